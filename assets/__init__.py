@@ -1,0 +1,5 @@
+"""What is materialised, one module a stage, in the order in which data flows.
+
+Belongs here: short bodies that read inputs, call `ml/` and hand the result to the lake.
+Does not belong here: algorithms (`ml/`), storage (`resources/`), jobs and the command line (`pipeline/`).
+"""

@@ -1,0 +1,20 @@
+"""Errors that a user sees: one clear line that says what is wrong, where, and what to do.
+
+Belongs here: exception types shared by the rooms. Does not belong here: handling of them.
+"""
+
+
+class NewsrecError(Exception):
+    """Base of all errors with a message meant for the user; the command line prints it without a traceback."""
+
+
+class DataError(NewsrecError):
+    """Bad input data: names the file, the column or row, and the remedy. Never retried."""
+
+
+class UsageError(NewsrecError):
+    """A command, recipe or configuration that cannot be carried out as given (exit code 2)."""
+
+
+class LakeError(NewsrecError):
+    """The lake is damaged, locked or lacks an input that should be there."""
