@@ -140,8 +140,8 @@ class Impressions:
         shown, hit = codes[: len(owner)], codes[len(owner) :]
         label = np.isin(owner * len(ids) + shown, clicked_owner * len(ids) + hit)
         context = np.stack([int_array(table, name, np.int32) for name in schema.CONTEXT], axis=1)
-        ids = (int_array(table, c) for c in (schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME))
-        return cls(*ids, context, inview[0], article, label)
+        impression, user, time = (int_array(table, c) for c in (schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME))
+        return cls(impression, user, time, context, inview[0], article, label)
 
 
 def _flat_list(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,268 @@
+"""From stages to Dagster assets: one factory, one way of materialising.
+
+Belongs here: skipping by recipe key, checking staged output, publishing, tracking and the metadata of every asset.
+Does not belong here: what a stage computes.
+"""
+
+import base64
+import getpass
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from assets.expectations import CheckResult, suite_names, validate
+from assets.stage import BASELINE, Need, Stage, Summary, Work, days_of
+from ml.datasets import Dataset
+from ml.errors import DataError, NewsrecError
+from ml.models import MODELS
+from ml.splits import ROLLING, split
+from resources.bindings import RunSettings, ToolBox, Tools
+from resources.code import source_digest
+from resources.lake import Ref, Version, recipe_key
+
+TRANSIENT = (TimeoutError, ConnectionError, BlockingIOError)
+
+
+def partitions_of(dataset: Dataset) -> dg.DailyPartitionsDefinition:
+    """Days of data plus one: the last as-of day may know the whole log."""
+    return dg.DailyPartitionsDefinition(
+        start_date=dataset.first_day.isoformat(),
+        end_date=(dataset.last_day + timedelta(days=2)).isoformat(),
+        hour_offset=dataset.clock.offset_hours,
+    )
+
+
+def models_of(stage: Stage, names: Iterable[str]) -> list[str | None]:
+    """The models that `stage` has an asset for, among `names`; [None] for stages without models."""
+    if stage.models == "none":
+        return [None]
+    return [n for n in names if stage.models == "every" or MODELS[n].trains]
+
+
+def needed_models(need: Need, by_name: Mapping[str, Stage], model: str | None, names: Sequence[str]) -> list[str | None]:
+    """Which models' partitions of the needed stage are inputs (none: the stage has no models)."""
+    upstream = by_name[need.stage]
+    if need.model is None:
+        return [None]
+    wanted: list[str | None] = list(names) if need.model == "every" else [BASELINE if need.model == "baseline" else model]
+    if need.model == "baseline" and model == BASELINE:
+        return []
+    return [m for m in wanted if m in models_of(upstream, [str(m)])]
+
+
+def input_refs(
+    stage: Stage,
+    dataset: Dataset,
+    day: date,
+    model: str | None,
+    settings: RunSettings,
+    by_name: Mapping[str, Stage],
+    days_with_data: Sequence[date],
+) -> dict[str, list[tuple[Stage, date, Ref]]]:
+    """The lake partitions that the stage reads for `day`: by input name, in order. Days without data are left out of
+    windows over daily stages."""
+    known = set(days_with_data)
+    found: dict[str, list[tuple[Stage, date, Ref]]] = {}
+    for need in stage.needs:
+        upstream = by_name[need.stage]
+        days = days_of(need, day, split(settings.split), dataset)
+        if upstream.daily:
+            days = [d for d in days if d in known]
+        models = needed_models(need, by_name, model, settings.models)
+        found[need.name] = [(upstream, d, upstream.ref(dataset, d, settings, m)) for m in models for d in days]
+    return found
+
+
+def key_of(
+    stage: Stage, dataset: Dataset, model: str | None, settings: RunSettings, tools: Tools, inputs: Iterable[Version]
+) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Recipe key, recipe and code digests of one partition, given its inputs."""
+    recipe = stage.recipe(dataset, settings, tools, model)
+    code = {module: source_digest([module]) for module in stage.modules}
+    seed = recipe.get("seed", 0)
+    return recipe_key({str(v.ref): v for v in inputs}, "".join(code.values()), recipe, seed), recipe, code
+
+
+def build_asset(stage: Stage, dataset: Dataset, model: str | None, by_name: Mapping[str, Stage], names: Sequence[str]) -> Any:
+    """The Dagster asset of one stage (and model) of one dataset."""
+    key = asset_key(dataset, stage, model)
+
+    @dg.asset(
+        key=key,
+        deps=_deps(stage, dataset, model, by_name, names),
+        partitions_def=partitions_of(dataset),
+        group_name=stage.group,
+        description=stage.description,
+        kinds=set(stage.kinds),
+        pool=stage.pool,
+        check_specs=[dg.AssetCheckSpec(n, asset=key) for n in (suite_names(stage.table) if stage.table else [])],
+        backfill_policy=dg.BackfillPolicy.multi_run(1),
+        tags={"dataset": dataset.name, **({"model": model} if model else {})},
+    )
+    def body(context: dg.AssetExecutionContext, settings: RunSettings, toolbox: ToolBox) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        day = date.fromisoformat(context.partition_key)
+        try:
+            return _materialise(context, stage, dataset, day, model, settings, toolbox.tools(), by_name)
+        except NewsrecError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        except TRANSIENT as error:
+            raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
+
+    return body
+
+
+def asset_key(dataset: Dataset, stage: Stage, model: str | None) -> dg.AssetKey:
+    """`[dataset, stage]` or `[dataset, stage, model]`."""
+    return dg.AssetKey([dataset.name, stage.name, *([model] if model else [])])
+
+
+def _deps(
+    stage: Stage, dataset: Dataset, model: str | None, by_name: Mapping[str, Stage], names: Sequence[str]
+) -> list[dg.AssetDep]:
+    """Dependencies with the time windows of the rolling split; two needs of one asset become one window."""
+    windows: dict[dg.AssetKey, tuple[int, int]] = {}
+    for need in stage.needs:
+        first, last = need.offsets(ROLLING)
+        first = -len(dataset.days) if first is None else first
+        for m in needed_models(need, by_name, model, names):
+            key = asset_key(dataset, by_name[need.stage], m)
+            a, b = windows.get(key, (first, last))
+            windows[key] = (min(a, first), max(b, last))
+    return [
+        dg.AssetDep(
+            key,
+            partition_mapping=dg.TimeWindowPartitionMapping(
+                start_offset=a, end_offset=b, allow_nonexistent_upstream_partitions=True
+            ),
+        )
+        for key, (a, b) in windows.items()
+    ]
+
+
+def _materialise(
+    context: dg.AssetExecutionContext,
+    stage: Stage,
+    dataset: Dataset,
+    day: date,
+    model: str | None,
+    settings: RunSettings,
+    tools: Tools,
+    by_name: Mapping[str, Stage],
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    ref = stage.ref(dataset, day, settings, model)
+    refs = input_refs(stage, dataset, day, model, settings, by_name, tools.source.days(dataset))
+    inputs = {name: [tools.lake.require(r) for _, _, r in found] for name, found in refs.items()}
+    flat = [v for versions in inputs.values() for v in versions]
+    key, recipe, code = key_of(stage, dataset, model, settings, tools, flat)
+    current = tools.lake.current(ref)
+    if current is not None and current.recipe_key == key:
+        context.log.info(f"{ref}: unchanged, recipe key {key[:12]}")
+        return _result(stage, current, current.manifest["checks"], {"unchanged": True})
+    started = time.monotonic()
+    with ExitStack() as stack:
+        run = stack.enter_context(tools.tracker.run(ref, context.run.run_id, key))
+        staged = stack.enter_context(tools.lake.staging(ref))
+        work = Work(dataset, day, model, settings, inputs, staged.path, tools, context.log.info)
+        summary = stage.compute(work)
+        checks = _check(stage, dataset, work)
+        record = {
+            "dagster_run": context.run.run_id,
+            "mlflow_run": run.run_id,
+            "device": tools.device.name,
+            "seconds": round(time.monotonic() - started, 3),
+            "asked_by": context.run.tags.get("newsrec/asked_by", getpass.getuser()),
+        }
+        version = tools.lake.publish(
+            staged,
+            inputs={str(v.ref): v for v in flat},
+            recipe_key=key,
+            recipe=recipe,
+            code=code,
+            rows=summary.rows,
+            checks=checks,
+            record=record,
+        )
+        _track(run, recipe, summary, version, flat)
+    extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"]}
+    return _result(stage, version, checks, extra)
+
+
+def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:
+    """Great Expectations on the staged output; a failed blocking rule stops the step before anything is published."""
+    if stage.table is None:
+        return []
+    results: list[CheckResult] = validate(stage.table, work.out, dataset, work.day)
+    failed = [r for r in results if r.blocking and not r.passed]
+    if failed:
+        worst = failed[0]
+        raise DataError(
+            f"{dataset.name}/{stage.name}/{work.day}: nothing published, rule {worst.name!r} failed for "
+            f"{worst.count_bad} rows (for example {', '.join(worst.examples[:3])}): {worst.description}"
+        )
+    return [
+        {
+            "name": r.name,
+            "passed": r.passed,
+            "blocking": r.blocking,
+            "count_bad": r.count_bad,
+            "examples": list(r.examples),
+            "description": r.description,
+        }
+        for r in results
+    ]
+
+
+def _track(run: Any, recipe: Mapping[str, Any], summary: Summary, version: Version, inputs: Sequence[Version]) -> None:
+    run.params(recipe)
+    run.metrics(summary.metrics)
+    if summary.curves:
+        run.curves(summary.curves)
+    for name in summary.artifacts:
+        run.artifact(version.file(name))
+    for source in inputs:
+        run.input(str(source.ref), source.manifest_digest)
+    run.tags(
+        {
+            "newsrec.ref": str(version.ref),
+            "newsrec.manifest": version.manifest_digest,
+            "newsrec.ledger_head": version.ledger_head,
+        }
+    )
+
+
+def _metadata(summary: Summary) -> dict[str, Any]:
+    plots = {
+        name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+        for name, png in summary.plots.items()
+    }
+    figures = {k.replace(".", "/"): v for k, v in summary.metrics.items() if v == v}
+    return {**summary.metadata, **figures, **plots}
+
+
+def _result(
+    stage: Stage, version: Version, checks: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    rows = version.manifest.get("rows") or {}
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(version.content),
+        metadata={
+            "lake_path": dg.MetadataValue.path(str(version.path)),
+            "manifest": version.manifest_digest,
+            "ledger_head": version.ledger_head,
+            "dagster/row_count": max(rows.values(), default=0),
+            **extra,
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=c["name"],
+                passed=c["passed"],
+                severity=dg.AssetCheckSeverity.ERROR if c["blocking"] else dg.AssetCheckSeverity.WARN,
+                metadata={"count": c["count_bad"], "examples": list(c["examples"]), "rule": c["description"]},
+            )
+            for c in checks
+        ],
+    )

@@ -1,0 +1,61 @@
+"""`checkpoint`: a model fitted to the targets before the as-of day.
+
+Belongs here: the training specification made from lake versions. Does not belong here: training (`ml.train`).
+"""
+
+import json
+from typing import Any
+
+from assets import plots
+from assets.stage import Need, Stage, Summary, Work, fit_needs
+from ml.datasets import Dataset
+from resources.bindings import RunSettings, Tools
+
+
+def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
+    return {"recipe": settings.recipe_of(model).model_dump(mode="json"), "seed": settings.seed, "split": settings.split}
+
+
+def _compute(work: Work) -> Summary:
+    from ml.train import TrainSpec, train
+
+    spans = work.split.spans(work.dataset.clock, work.day)
+    spec = TrainSpec(
+        asof=work.asof_paths(),
+        sessions=work.one("session_splits").file("sessions.parquet"),
+        sessions_digest=work.one("interactions").content,
+        recipe=work.settings.recipe_of(work.model),
+        seed=work.settings.seed,
+        out=work.out,
+        device=work.tools.device.name,
+        train_end=spans["train"][1],
+    )
+    train(spec, progress=work.progress)
+    curves = json.loads((work.out / "curves.json").read_text())
+    metrics = json.loads((work.out / "metrics.json").read_text())
+    return Summary(
+        metrics={k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))},
+        metadata={"device": work.tools.device.describe()},
+        plots={
+            "loss": plots.curves(curves, ("loss", "nce"), "loss"),
+            "spectrum": plots.curves(curves, ("erank_user", "erank_article", "cosine_user"), "share"),
+            "validation": plots.curves(curves, ("recall@20", "ndcg@20", "auc"), "validation"),
+        },
+        artifacts=["recipe.json", "curves.json", "metrics.json"],
+        curves=curves,
+    )
+
+
+CHECKPOINT = Stage(
+    name="checkpoint",
+    group="training",
+    description="Weights, fitted scalers, recipe and curves of a model that has seen nothing from its as-of day on.",
+    needs=(Need("session_splits", "session_splits"), *fit_needs()),
+    modules=("ml.train", "ml.models.snert"),
+    recipe=_recipe,
+    compute=_compute,
+    by_split=True,
+    models="trained",
+    pool="gpu",
+    kinds=("pytorch",),
+)

@@ -1,0 +1,49 @@
+"""`predictions`: the exact top lists and in-view scores of one model on the test span; nothing is scored twice.
+
+Belongs here: opening the as-of door over the test span and asking the model. Does not belong here: scoring and
+sampling of test minutes (`ml.predict`), metrics (`assets.evaluation`).
+"""
+
+import json
+from typing import Any
+
+from assets.stage import Need, Stage, Summary, Work, test_needs
+from ml.asof import AsOf
+from ml.datasets import Dataset
+from ml.models import MODELS
+from ml.predict import predict
+from resources.bindings import RunSettings, Tools
+
+
+def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
+    return {"budget": settings.budget, "seed": settings.seed, "split": settings.split, "model": model}
+
+
+def _compute(work: Work) -> Summary:
+    spec = MODELS[work.model or ""]
+    checkpoint = work.one("checkpoint").path if spec.trains else None
+    asof = AsOf.open(work.asof_paths())
+    span = work.split.spans(work.dataset.clock, work.day)["test"]
+    model = spec.load(checkpoint, work.settings.seed)
+    predict(asof, model, span, work.settings.budget, work.out, seed=work.settings.seed, progress=work.progress)
+    span_facts = json.loads((work.out / "span.json").read_text())
+    figures = {k: span_facts[k] for k in ("n_cases", "n_impressions", "n_minutes_total", "n_clicks_total")}
+    return Summary(
+        rows={"cases.parquet": figures["n_cases"], "inview.parquet": figures["n_impressions"]},
+        metrics={k: float(v) for k, v in figures.items()},
+        metadata=figures,
+    )
+
+
+PREDICTIONS = Stage(
+    name="predictions",
+    group="evaluation",
+    description="Exact top 50 per test case and the score of every in-view article, over sampled whole test minutes.",
+    needs=(Need("checkpoint", "checkpoint", model="same"), *test_needs()),
+    modules=("ml.predict", "ml.models"),
+    recipe=_recipe,
+    compute=_compute,
+    by_split=True,
+    models="every",
+    kinds=("parquet",),
+)

@@ -1,0 +1,49 @@
+"""`session_splits`: session-target pairs as ranges into `interactions`, with their split.
+
+Belongs here: the spans of the split applied to one interactions version. Does not belong here: enumeration of
+ranges (`ml.sessions`). Test targets are enumerated where they are scored (`assets.predictions`), so that nothing
+a checkpoint reads holds rows of the test span.
+"""
+
+from collections import Counter
+
+from assets.stage import Need, Stage, Summary, Work, no_recipe
+from ml.errors import DataError
+from ml.log import Catalogue, Clicks
+from ml.sessions import session_ranges, write_sessions
+
+
+def _compute(work: Work) -> Summary:
+    interactions = work.one("interactions")
+    catalogue = Catalogue.load(work.one("article_features").file("features.parquet"))
+    clicks = Clicks.load(interactions.file("interactions.parquet"), catalogue)
+    spans = work.split.spans(work.dataset.clock, work.day)
+    ranges = session_ranges(clicks, {name: spans[name] for name in ("train", "validation")})
+    counts = Counter(ranges.column("split").to_pylist())
+    if not counts["train"]:
+        raise DataError(
+            f"{work.dataset.name}: no training targets as of {work.day}: the seven days before it hold no click with a "
+            "history; choose a later --as-of"
+        )
+    write_sessions(ranges, work.out / "sessions.parquet", interactions.content)
+    return Summary(
+        rows={"sessions.parquet": len(ranges)},
+        metrics={f"{name}_targets": counts[name] for name in ("train", "validation")},
+    )
+
+
+SESSION_SPLITS = Stage(
+    name="session_splits",
+    group="features",
+    description="Training and validation targets with the range of interactions that is their history (Sec. 3.4).",
+    needs=(
+        Need("interactions", "interactions", lambda s: (s.fit_days, s.fit_days)),
+        Need("article_features", "article_features", lambda s: (s.fit_days, s.fit_days)),
+    ),
+    modules=("ml.sessions", "ml.log", "ml.splits"),
+    recipe=no_recipe,
+    compute=_compute,
+    by_split=True,
+    table="session_splits",
+    kinds=("parquet",),
+)

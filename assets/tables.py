@@ -1,0 +1,46 @@
+"""`articles`, `clicks`, `impressions`: the canonical tables of one day.
+
+Belongs here: one stage a table. Does not belong here: the rules by which rows become canonical (`ml.readers`).
+"""
+
+from functools import partial
+
+import pyarrow.compute as pc
+
+from assets.stage import Need, Stage, Summary, Work, no_recipe
+from ml.readers import reader
+from resources.lake import write_parquet
+
+
+def _compute(table: str, work: Work) -> Summary:
+    tables = reader(work.dataset.reader).tables(work.one("raw_parquet").path, work.dataset, work.day)
+    rows = getattr(tables, table)
+    held_back = tables.quarantine.filter(pc.equal(tables.quarantine["table"], table))
+    write_parquet(rows, work.out / f"{table}.parquet")
+    write_parquet(held_back, work.out / "quarantine.parquet")
+    reasons = {str(r["values"]): int(r["counts"]) for r in pc.value_counts(held_back["reason"]).to_pylist()}
+    return Summary(
+        rows={f"{table}.parquet": len(rows), "quarantine.parquet": len(held_back)},
+        metrics={"rows": len(rows), "quarantined": len(held_back)},
+        metadata={"quarantine": reasons, "counts": tables.counts},
+    )
+
+
+def _table(name: str, description: str) -> Stage:
+    return Stage(
+        name=name,
+        group="ingestion",
+        description=description,
+        needs=(Need("raw_parquet", "raw_parquet"),),
+        modules=("ml.readers",),
+        recipe=no_recipe,
+        compute=partial(_compute, name),
+        daily=True,
+        table=name,
+        kinds=("parquet",),
+    )
+
+
+ARTICLES = _table("articles", "Articles published on the day (the first day also holds all older ones).")
+CLICKS = _table("clicks", "Clicks of the day: histories and behaviours united, exact duplicates removed.")
+IMPRESSIONS = _table("impressions", "What was shown on the day and which of it was clicked.")

@@ -1,0 +1,246 @@
+"""The SNeRT network: article encoder, interaction encoder, transformer, attention pooling (document 1, Sec. 4.2-4.3).
+
+Belongs here: modules, the tensors that they read, the checkpoint's weights. Does not belong here: losses
+(`ml.losses`), the training loop (`ml.train`), scoring for users of the model (`ml.models.snert`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ml.articles import NUMERIC
+from ml.asof import AsOf
+from ml.errors import DataError
+from ml.features import GAP_EDGES_S, READ_EDGES_S, FeatureSpec, FittedFeatures
+from ml.inputs import ArticleInputs, HistoryInputs
+from ml.recipes import Family, Perturbation, Recipe
+
+_PREMIUM_DIM = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ArticleTables:
+    """What never changes of the articles, on the network's device: `category`, `premium` int64 [A] codes, `numeric`
+    float32 [A, 11], `vectors` float32 [V + 1, D] of each content family, of mean square 1 and with a last row of zeros
+    for articles without one (so that version -1 finds it)."""
+
+    category: Tensor
+    premium: Tensor
+    numeric: Tensor
+    vectors: dict[Family, Tensor]
+
+    @classmethod
+    def build(cls, asof: AsOf, fitted: FittedFeatures, device: str = "cpu") -> "ArticleTables":
+        """From the as-of view. Raises DataError where a family's vectors have another size than in training."""
+        vectors = {}
+        for family, dim in fitted.spec.content_dims.items():
+            found = asof.content(family).vectors
+            if found.shape[1] != dim:
+                raise DataError(
+                    f"{family} vectors have {found.shape[1]} dimensions, the model was trained with {dim}: "
+                    f"rebuild article_embeddings with the same encoder or train again"
+                )
+            scaled = F.normalize(torch.from_numpy(found), dim=1) * dim**0.5
+            vectors[family] = torch.cat([scaled, scaled.new_zeros(1, dim)]).to(device)
+        articles = asof.articles
+        arrays = (fitted.category_codes(articles), articles.premium.astype("int64") + 1, fitted.numeric(articles))
+        return cls(*(torch.from_numpy(a).to(device) for a in arrays), vectors)
+
+
+class ArticleEncoder(nn.Module):
+    """Three-layer perceptron over the concatenated families, unit-length output (Sec. 4.2).
+
+    The first layer is split by family, so that the part which does not move with time (`static`) can be kept and
+    only `finish` be repeated. In training each family is dropped or blurred as the recipe says.
+    """
+
+    def __init__(self, spec: FeatureSpec, recipe: Recipe) -> None:
+        super().__init__()
+        self.spec = spec
+        self.perturbation = recipe.perturbation
+        self.content = nn.ModuleDict(
+            {f: nn.Linear(dim, recipe.hidden, bias=False) for f, dim in spec.content_dims.items()}
+        )
+        if "meta" in spec.families:
+            self.category = nn.Embedding(len(spec.categories) + 1, recipe.category_dim)
+            self.premium = nn.Embedding(3, _PREMIUM_DIM)
+            self.meta = nn.Linear(recipe.category_dim + _PREMIUM_DIM + len(NUMERIC), recipe.hidden, bias=False)
+        self.dynamic = nn.Linear(spec.width, recipe.hidden)
+        self.middle = nn.Linear(recipe.hidden, recipe.hidden)
+        self.last = nn.Linear(recipe.hidden, recipe.dim)
+
+    def static(self, tables: ArticleTables, row: Tensor, version: dict[Family, Tensor]) -> Tensor:
+        """First-layer sum of content and metadata, [n, hidden]; each distinct article or version is multiplied once.
+
+        `row` int64 [n]; `version` int64 [n] for each content family, -1 for none.
+        """
+        total = self.dynamic.bias.new_zeros(len(row), self.middle.in_features)
+        for family, projection in self.content.items():
+            vectors = tables.vectors[family]
+            distinct, inverse = torch.unique(version[family] % len(vectors), return_inverse=True)
+            values = self._blur(family, vectors[distinct])
+            total = total + self._keep(family, projection(values)[inverse])
+        if "meta" in self.spec.families:
+            distinct, inverse = torch.unique(row, return_inverse=True)
+            numeric = self._blur("meta", tables.numeric[distinct])
+            codes = (self.category(tables.category[distinct]), self.premium(tables.premium[distinct]))
+            total = total + self._keep("meta", self.meta(torch.cat([*codes, numeric], dim=1))[inverse])
+        return total
+
+    def finish(self, static: Tensor, dynamic: Tensor) -> Tensor:
+        """Article vectors of unit length [n, dim] from `static` [n, hidden] and `dynamic` [n, width]."""
+        if self.training and self.spec.blocks:
+            parts = [self._keep(f, self._blur(f, dynamic[:, block])) for f, block in self.spec.blocks.items()]
+            dynamic = torch.cat(parts, dim=1)
+        hidden = F.gelu(static + self.dynamic(dynamic))
+        return F.normalize(self.last(F.gelu(self.middle(hidden))).float(), dim=-1)
+
+    def forward(self, tables: ArticleTables, articles: ArticleInputs) -> Tensor:
+        """Vectors [n, dim] of articles as of their times."""
+        device = self.middle.weight.device
+        version = {f: torch.from_numpy(v).to(device) for f, v in articles.version.items()}
+        static = self.static(tables, torch.from_numpy(articles.row).to(device), version)
+        return self.finish(static, torch.from_numpy(articles.dynamic).to(device))
+
+    def _blur(self, family: str, values: Tensor) -> Tensor:
+        how = self.perturbation.get(family, Perturbation())  # type: ignore[call-overload]
+        if not self.training:
+            return values
+        if how.noise:
+            values = values + how.noise * torch.randn_like(values)
+        return F.dropout(values, how.drop) if how.drop else values
+
+    def _keep(self, family: str, values: Tensor) -> Tensor:
+        """Drop the whole family for a random share of the articles (not scaled up: it reads as "unknown")."""
+        how = self.perturbation.get(family, Perturbation())  # type: ignore[call-overload]
+        if not (self.training and how.drop_family):
+            return values
+        kept = torch.rand(len(values), 1, device=values.device) >= how.drop_family
+        return values * kept
+
+
+class Block(nn.Module):
+    """One pre-norm transformer encoder layer; keys where `mask` is False get attention exactly 0."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.heads, self.dropout = recipe.heads, recipe.dropout
+        self.norm_attention = nn.LayerNorm(recipe.dim)
+        self.qkv = nn.Linear(recipe.dim, 3 * recipe.dim)
+        self.out = nn.Linear(recipe.dim, recipe.dim)
+        self.norm_forward = nn.LayerNorm(recipe.dim)
+        self.widen = nn.Linear(recipe.dim, recipe.feedforward)
+        self.narrow = nn.Linear(recipe.feedforward, recipe.dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """[B, L, d] to [B, L, d]; `mask` bool [B, L], True for real positions (at least one a row)."""
+        batch, length, dim = x.shape
+        qkv = self.qkv(self.norm_attention(x)).view(batch, length, 3, self.heads, dim // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        rate = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :], dropout_p=rate)
+        x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, dim)), rate)
+        return x + F.dropout(self.narrow(F.gelu(self.widen(self.norm_forward(x)))), rate)
+
+
+class UserEncoder(nn.Module):
+    """Interaction encoder, transformer stack and attention pooling (Sec. 4.3).
+
+    A click is the sum of its article's vector, its context (gap, read time, running session) and its position counted
+    from the end, so that where padding lies does not matter. A learned vector stands in for an empty history.
+    """
+
+    def __init__(self, spec: FeatureSpec, recipe: Recipe) -> None:
+        super().__init__()
+        self.interaction = "interaction" in spec.families
+        self.scale = recipe.dim**0.5
+        self.position = _embedding(recipe.session_length, recipe.dim)
+        if self.interaction:
+            self.gap = _embedding(len(GAP_EDGES_S) + 2, recipe.dim)
+            self.read = _embedding(len(READ_EDGES_S) + 2, recipe.dim)
+            self.running = _embedding(2, recipe.dim)
+        self.empty = nn.Parameter(torch.randn(recipe.dim) * 0.02)
+        self.blocks = nn.ModuleList(Block(recipe) for _ in range(recipe.layers))
+        self.norm = nn.LayerNorm(recipe.dim)
+        self.query = nn.Parameter(torch.randn(recipe.dim) * recipe.dim**-0.5)
+
+    def forward(self, articles: Tensor, history: HistoryInputs) -> Tensor:
+        """Reader vectors of unit length [B, d]; `articles` [n, d] are the vectors of the history's articles."""
+        states, mask = self.states(articles, history)
+        weights = self.attention(states, mask)
+        return F.normalize((weights.unsqueeze(-1) * states).sum(1).float(), dim=-1)
+
+    def states(self, articles: Tensor, history: HistoryInputs) -> tuple[Tensor, Tensor]:
+        """Hidden states H [B, L, d] and which positions are real, bool [B, L]; L is the batch's longest history."""
+        device = articles.device
+        owner, slot, gap, read, running = (
+            torch.from_numpy(a).to(device)
+            for a in (history.owner, history.slot, history.gap, history.read, history.running)
+        )
+        tokens = articles * self.scale + self.position(slot)
+        if self.interaction:
+            tokens = tokens + self.gap(gap) + self.read(read) + self.running(running)
+        length = int(history.slot.max(initial=0)) + 1
+        x = tokens.new_zeros(history.size, length, tokens.shape[1]).index_put((owner, slot), tokens)
+        mask = torch.zeros(history.size, length, dtype=torch.bool, device=device)
+        mask[owner, slot] = True
+        none = ~mask[:, 0]
+        x = torch.cat([torch.where(none[:, None], self.empty.to(x.dtype), x[:, 0])[:, None], x[:, 1:]], dim=1)
+        mask[:, 0] = True
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x), mask
+
+    def attention(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Pooling weights softmax(Hᵀq) [B, L] (Eq. 4.1), exactly 0 where `mask` is False."""
+        scores = (states @ self.query).float().masked_fill(~mask, float("-inf"))
+        return torch.softmax(scores, dim=1).to(states.dtype)
+
+
+class SnertNet(nn.Module):
+    """The two towers; both read articles through the one encoder (tied weights)."""
+
+    def __init__(self, spec: FeatureSpec, recipe: Recipe) -> None:
+        super().__init__()
+        self.article = ArticleEncoder(spec, recipe)
+        self.user = UserEncoder(spec, recipe)
+
+    def forward(self, tables: ArticleTables, history: HistoryInputs, articles: ArticleInputs) -> tuple[Tensor, Tensor]:
+        """Reader vectors [B, d] and the vectors [n, d] of `articles`; history and articles are encoded in one pass."""
+        vectors = self.article(tables, ArticleInputs.concat([history.articles, articles]))
+        split = len(history.articles)
+        return self.user(vectors[:split], history), vectors[split:]
+
+
+def _embedding(size: int, dim: int) -> nn.Embedding:
+    table = nn.Embedding(size, dim)
+    nn.init.normal_(table.weight, std=0.2)
+    return table
+
+
+def save_weights(net: SnertNet, path: Path) -> None:
+    """Write the weights as safetensors (float32, contiguous, on the CPU)."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}, path)
+
+
+def load_weights(net: SnertNet, path: Path) -> None:
+    """Read the weights into `net`. Raises DataError in one line where the file is damaged, holds other names or shapes
+    than the recipe asks for, or is not finite."""
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: weights cannot be read ({str(error).splitlines()[0]}): train again") from error
+    expected = net.state_dict()
+    for name in sorted(expected.keys() | found.keys()):
+        want = tuple(expected[name].shape) if name in expected else None
+        have = tuple(found[name].shape) if name in found else None
+        if want != have:
+            raise DataError(f"{path}: {name} has shape {have}, recipe.json asks for {want}: not the same model")
+        if not torch.isfinite(found[name]).all():
+            raise DataError(f"{path}: {name} holds NaN or infinity: refusing the checkpoint; train again")
+    net.load_state_dict(found)

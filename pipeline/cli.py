@@ -1,0 +1,306 @@
+"""The `newsrec` command.
+
+Belongs here: arguments, exit codes and what is printed. Does not belong here: the work itself; heavy imports stay
+inside the commands so that `--help` answers at once.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input. With `--json` the result is one JSON document on standard
+output; everything else goes to standard error.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ml.errors import DataError, NewsrecError, UsageError
+
+if TYPE_CHECKING:
+    from resources.bindings import RunSettings, ToolBox
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+DatasetOption = Annotated[str, typer.Option("--dataset", help="simulated, ebnerd or globo", envvar="NEWSREC_DATASET")]
+RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the log", envvar="NEWSREC_DATA_ROOT")]
+DayOption = Annotated[str | None, typer.Option("--as-of", metavar="DAY", help="YYYY-MM-DD")]
+SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or lag_K")]
+JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]
+
+
+def say(line: str) -> None:
+    """One line of progress on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def parse_day(text: str | None) -> date | None:
+    """A day given as YYYY-MM-DD. Raises UsageError for anything else."""
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no day: write it as YYYY-MM-DD") from error
+
+
+def _toolbox(name: str, root: Path | None, device: str = "auto") -> "ToolBox":
+    from ml.datasets import dataset
+    from resources.bindings import ToolBox
+
+    dataset(name)
+    if root is not None and not root.is_dir():
+        raise UsageError(f"--data-root {root}: no such folder")
+    return ToolBox(dataset=name if root else "", data_root=str(root.resolve()) if root else "", device=device)
+
+
+def _settings(split: str, models: str | None = None, **fields: Any) -> "RunSettings":
+    from ml.models import MODELS
+    from ml.recipes import recipe
+    from ml.splits import split as known_split
+    from resources.bindings import DEFAULT_MODELS, RunSettings
+
+    known_split(split)
+    names = [m.strip() for m in models.split(",") if m.strip()] if models else list(DEFAULT_MODELS)
+    unknown = [m for m in names if m not in MODELS]
+    if unknown:
+        raise UsageError(f"unknown model {unknown[0]!r}: choose from {', '.join(sorted(MODELS))}")
+    if "popular_15" not in names:
+        names.append("popular_15")
+    settings = RunSettings(split=split, models=names, **fields)
+    recipe(settings.recipe)
+    _ = settings.budget
+    return settings
+
+
+@app.command()
+def run(
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+    as_of: DayOption = None,
+    split: SplitOption = "rolling",
+    models: Annotated[str | None, typer.Option(help="comma-separated names; default: all")] = None,
+    profile: Annotated[str, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = "quick",
+    recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    explain: Annotated[bool, typer.Option("--explain", help="say what would run and why; run nothing")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Materialise what the evaluation as of a day needs; skip what is unchanged."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline.plan import make_plan
+    from pipeline.run import as_of_day, execute, report_goals
+
+    toolbox = _toolbox(dataset, data_root, device)
+    settings = _settings(split, models, profile=profile, recipe=recipe, seed=seed)
+    known = known_dataset(dataset)
+    day = as_of_day(known, settings, toolbox, parse_day(as_of))
+    goals = report_goals(day, settings)
+    if explain:
+        _explain(make_plan(known, settings, toolbox.tools(), goals), as_json)
+        return
+    outcome = execute(known, settings, toolbox, goals, say)
+    say(f"{known.name} as of {day}, split {split}: {outcome.ran} partitions ran, {outcome.fresh} were fresh")
+    _print_report(_report(toolbox, settings, dataset, day), as_json)
+
+
+def _explain(plan: Any, as_json: bool) -> None:
+    rows = [{"partition": str(n.ref), "state": n.state, "why": n.why} for n in plan.nodes]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("partition", "state", "why", box=None)
+    for row in rows:
+        table.add_row(row["partition"], row["state"], row["why"])
+    Console(soft_wrap=True).print(table)
+    print(f"{len(plan.pending)} of {len(rows)} partitions would run or be checked again")
+
+
+def _report(toolbox: "ToolBox", settings: "RunSettings", dataset: str, day: date) -> Path:
+    from assets.graph import BY_NAME
+    from ml.datasets import dataset as known_dataset
+
+    ref = BY_NAME["evaluation_report"].ref(known_dataset(dataset), day, settings, None)
+    return toolbox.tools().lake.require(ref).path
+
+
+def _print_report(folder: Path, as_json: bool) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    if as_json:
+        print(json.dumps(report, indent=1))
+        return
+    from ml.report import text_table
+
+    print(text_table(report))
+    print(f"page: {folder / 'report.html'}")
+
+
+@app.command()
+def metrics(
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = None,
+    split: SplitOption = "rolling",
+    model: Annotated[str | None, typer.Option(help="only this model")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The numbers of the newest report, or of the one as of a day."""
+    toolbox = _toolbox(dataset, None)
+    settings = _settings(split)
+    day = parse_day(as_of) or _newest(toolbox, dataset, "evaluation_report", split)
+    folder = _report(toolbox, settings, dataset, day)
+    report = json.loads((folder / "report.json").read_text())
+    if model is not None:
+        if model not in report["models"]:
+            raise UsageError(f"no model {model!r} in this report: it has {', '.join(sorted(report['models']))}")
+        report["models"] = {model: report["models"][model]}
+    if as_json:
+        print(json.dumps(report, indent=1))
+        return
+    from ml.report import text_table
+
+    print(text_table(report))
+
+
+def _newest(toolbox: "ToolBox", dataset: str, stage: str, split: str, model: str | None = None) -> date:
+    partitions = toolbox.tools().lake.partitions(dataset, stage, model)
+    days = sorted(p.split(".")[0] for p in partitions if p.endswith(f".{split}"))
+    if not days:
+        raise UsageError(f"no {stage} of {dataset} with split {split} yet: run `newsrec run --dataset {dataset}`")
+    return date.fromisoformat(days[-1])
+
+
+@app.command()
+def recommend(
+    user: Annotated[int, typer.Option("--user", help="reader id")],
+    dataset: DatasetOption = "simulated",
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO time, UTC unless it says otherwise")] = None,
+    k: Annotated[int, typer.Option("--k", min=1, max=1000)] = 20,
+    model: Annotated[str, typer.Option(help="a model of the registry")] = "snert",
+    split: SplitOption = "rolling",
+    explain: Annotated[bool, typer.Option("--explain", help="history, age and clicks beside each article")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A list for one reader from the newest checkpoint, as of a time."""
+    from pipeline.recommend import recommend_for, render
+
+    toolbox = _toolbox(dataset, None)
+    answer = recommend_for(toolbox.tools(), _settings(split), dataset, model, user, at, k)
+    print(json.dumps(answer, indent=1) if as_json else render(answer, explain))
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="folder to write")],
+    size: Annotated[str, typer.Option(help="tiny, demo, small or large")] = "demo",
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    report: Annotated[bool, typer.Option("--report", help="print the log's statistics")] = False,
+) -> None:
+    """Write a simulated log in EB-NeRD's layout, with a sealed oracle beside it."""
+    from ml import simulator
+
+    summary = simulator.simulate(out, size, seed, progress=say)
+    say(f"{out}: {summary}")
+    if report:
+        print(simulator.report_table(simulator.report(out)))
+
+
+@app.command()
+def sql(
+    query: Annotated[str | None, typer.Argument(help="one statement; without it, statements are read from input")] = None,
+    dataset: DatasetOption = "simulated",
+    as_json: JsonOption = False,
+) -> None:
+    """Query the lake with DuckDB: articles, clicks, impressions, interactions, sessions, cases, top, inview."""
+    from resources.bindings import lake_root
+    from resources.engine import Engine
+    from resources.lake import Lake
+
+    lake = Lake(lake_root())
+    with Engine(lake.root / ".spill") as engine:
+        engine.views(lake, dataset)
+        statements = [query] if query else _statements()
+        for statement in statements:
+            table = engine.query(statement)
+            if as_json:
+                print(json.dumps(table.to_pylist(), default=str))
+            else:
+                print(engine.render(table))
+
+
+def _statements() -> list[str]:
+    if sys.stdin.isatty():
+        say("statements end with ';', end of input leaves; \\d lists the views with `SHOW TABLES;`")
+    return [s.strip() for s in sys.stdin.read().split(";") if s.strip()]
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="popularity, retrieval or globo_baselines")],
+    size: Annotated[str, typer.Option(help="quick or paper")] = "quick",
+    data_root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time ours against a reference from the same run."""
+    from ml.benchmarks import BENCHMARKS
+
+    if name not in BENCHMARKS:
+        raise UsageError(f"unknown benchmark {name!r}: choose from {', '.join(sorted(BENCHMARKS))}")
+    result = BENCHMARKS[name](size, data_root)
+    if as_json:
+        print(json.dumps(result, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measure", "ours", "reference", "ratio", "unit", box=None)
+    for row in result["results"]:
+        table.add_row(row["name"], *(f"{row[c]:.4g}" for c in ("ours", "reference", "ratio")), row["unit"])
+    Console().print(table)
+    print(f"{result['bench']}: {json.dumps(result['size'])}")
+
+
+def main() -> None:
+    """Entry point: runs a command and turns the project's errors into one line and an exit code."""
+    from pathlib import Path
+
+    os.environ.setdefault("DAGSTER_HOME", str(Path(__file__).resolve().parent.parent))
+    for name, value in (("DAGSTER_DISABLE_TELEMETRY", "1"), ("DO_NOT_TRACK", "1"), ("GX_ANALYTICS_ENABLED", "false")):
+        os.environ.setdefault(name, value)
+    logging.getLogger("dagster").setLevel(logging.ERROR)
+    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+
+
+def _guarded(command: Callable[[], Any]) -> int:
+    import click
+
+    try:
+        return int(command() or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 2
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return 2
+    except click.Abort:
+        say("interrupted: what was published stays; run the same command again to go on")
+        return 1
+    except (UsageError, DataError) as error:
+        say(f"newsrec: {error}")
+        return 2
+    except NewsrecError as error:
+        say(f"newsrec: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted: what was published stays; run the same command again to go on")
+        return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The code location: every stage of every dataset as Dagster definitions.
+
+Belongs here: assembly. Does not belong here: asset bodies (`assets`), planning and the command line.
+Loads without torch, transformers and mlflow.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from assets.build import asset_key, build_asset, models_of
+from assets.graph import BY_NAME, STAGES
+from ml.datasets import DATASETS, dataset
+from resources.bindings import DEFAULT_MODELS, RunSettings, ToolBox
+
+
+def build_defs(
+    resource_overrides: Mapping[str, Any] | None = None,
+    datasets: Sequence[str] = tuple(DATASETS),
+    models: Sequence[str] = DEFAULT_MODELS,
+) -> dg.Definitions:
+    """The same graph for the UI, the command line and tests; `resource_overrides` replaces `settings` or `toolbox`."""
+    built, jobs = [], []
+    for name in datasets:
+        known = dataset(name)
+        keys = []
+        for stage in STAGES:
+            for model in models_of(stage, models):
+                built.append(build_asset(stage, known, model, BY_NAME, models))
+                keys.append(asset_key(known, stage, model))
+        jobs.append(dg.define_asset_job(f"{name}_all", selection=dg.AssetSelection.assets(*keys)))
+    resources = {"settings": RunSettings(), "toolbox": ToolBox(), **(resource_overrides or {})}
+    return dg.Definitions(assets=built, jobs=jobs, resources=resources, executor=dg.in_process_executor)
+
+
+defs = build_defs()

@@ -1,0 +1,93 @@
+"""Carrying out a plan in this process, through Dagster, without a daemon.
+
+Belongs here: one Dagster run a batch, and what is told about it. Does not belong here: what runs (`pipeline.plan`).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+
+from assets.build import models_of
+from assets.graph import BY_NAME
+from assets.stage import Stage
+from ml.datasets import Dataset
+from ml.errors import NewsrecError
+from ml.splits import split
+from pipeline.definitions import build_defs
+from pipeline.plan import Node, Plan, make_plan
+from resources.bindings import RunSettings, ToolBox
+
+Goal = Sequence[tuple[Stage, date, str | None]]
+
+
+class RunFailed(NewsrecError):
+    """A step failed; the message is the step's own line."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did: nodes that ran, nodes that were fresh, seconds by stage."""
+
+    ran: int
+    fresh: int
+    seconds: Mapping[str, float]
+
+
+def as_of_day(dataset: Dataset, settings: RunSettings, toolbox: ToolBox, asked: date | None) -> date:
+    """The day asked for, or the last one that leaves a full test span."""
+    return asked or split(settings.split).last_day_with_full_test(toolbox.tools().source.days(dataset))
+
+
+def report_goals(day: date, settings: RunSettings) -> Goal:
+    """The report of one as-of day and the indexes of its trained models."""
+    index = BY_NAME["faiss_index"]
+    indexes = [(index, day, model) for model in models_of(index, settings.models)]
+    return [(BY_NAME["evaluation_report"], day, None), *indexes]
+
+
+def execute(
+    dataset: Dataset, settings: RunSettings, toolbox: ToolBox, goals: Goal, say: Callable[[str], None]
+) -> Outcome:
+    """Materialise what `goals` need and is not fresh, batch by batch. Raises RunFailed with the step's own line."""
+    plan = make_plan(dataset, settings, toolbox.tools(), goals)
+    pending = plan.pending
+    seconds: dict[str, float] = {}
+    if pending:
+        defs = build_defs({"settings": settings, "toolbox": toolbox}, [dataset.name], settings.models)
+        job = defs.resolve_implicit_global_asset_job_def()
+        with dg.DagsterInstance.get() as instance:
+            batches = plan.batches()
+            for number, (day, nodes) in enumerate(batches, 1):
+                started = time.monotonic()
+                _run_batch(plan, job, instance, day, nodes)
+                took = time.monotonic() - started
+                stages = ", ".join(dict.fromkeys(n.stage.name for n in nodes))
+                say(f"[{number}/{len(batches)}] {day}: {stages} ({took:.1f} s)")
+                seconds[stages] = seconds.get(stages, 0.0) + took
+    return Outcome(len(pending), len(plan.nodes) - len(pending), seconds)
+
+
+def _run_batch(plan: Plan, job: dg.JobDefinition, instance: dg.DagsterInstance, day: date, nodes: list[Node]) -> None:
+    result = job.execute_in_process(
+        instance=instance,
+        partition_key=day.isoformat(),
+        asset_selection=plan.keys(nodes),
+        raise_on_error=False,
+        tags={"newsrec/dataset": plan.dataset.name},
+    )
+    if result.success:
+        return
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            given = failure.user_failure_data
+            if given and given.description:
+                raise RunFailed(given.description)
+            logging.getLogger("pipeline").error("%s", failure.error_display_string)
+            cause = failure.error.cause if failure.error and failure.error.cause else failure.error
+            raise RunFailed(f"{event.step_key} failed: {cause.message.strip() if cause else 'no message'}")
+    raise RunFailed(f"the run of {day} failed before any step: see the Dagster log")

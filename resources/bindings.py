@@ -1,0 +1,118 @@
+"""Dagster resources: the configurable face of lake, source, encoder, device and tracker, and the settings of a run.
+
+Belongs here: configuration fields and how they become the plain objects of this room. Does not belong here: what
+those objects do.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+from ml.errors import UsageError
+from resources.engine import Engine
+from resources.gpu import Device
+from resources.lake import Lake
+from resources.source import DatasetSource
+from resources.text_encoder import TextEncoder
+from resources.tracker import Tracker
+
+if TYPE_CHECKING:
+    from ml.recipes import Recipe
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BUDGETS = {"quick": 10_000, "full": 100_000}
+DEFAULT_MODELS = (
+    "snert",
+    "popular_15",
+    "popular_60",
+    "popular_240",
+    "popular_1440",
+    "popular_15_paper_window",
+    "cooccurrence",
+    "cooccurrence_popular",
+    "random",
+)
+
+
+def lake_root() -> Path:
+    """`NEWSREC_LAKE`, or `lake/` in the repository."""
+    return Path(os.environ.get("NEWSREC_LAKE") or REPOSITORY / "lake")
+
+
+class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What a run asks for; the parts that a stage uses enter its recipe key."""
+
+    split: str = Field("rolling", description="rolling, thesis or lag_K")
+    profile: str = Field("quick", description="quick: 10,000 test cases; full: 100,000")
+    seed: int = Field(1, description="seed of training, sampling of test minutes and intervals")
+    recipe: str = Field("snert_quick", description="recipe of the trained model: snert_quick or snert_thesis")
+    models: list[str] = Field(list(DEFAULT_MODELS), description="models of the report")
+    text_families: list[str] = Field(["body"], description="content families to encode: body, title, image")
+
+    @property
+    def budget(self) -> int:
+        """Test cases to score. Raises UsageError for an unknown profile."""
+        if self.profile not in BUDGETS:
+            raise UsageError(f"unknown profile {self.profile!r}: use quick or full")
+        return BUDGETS[self.profile]
+
+    def recipe_of(self, model: str | None) -> "Recipe":
+        """The recipe that `model` is trained with."""
+        from ml.models import MODELS
+        from ml.recipes import recipe
+
+        name = MODELS[model or ""].recipe
+        return recipe(self.recipe if name in (None, "snert_quick") else name)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The plain objects that bodies use."""
+
+    lake: Lake
+    source: DatasetSource
+    encoder: TextEncoder
+    device: Device
+    tracker: Tracker
+
+    def engine(self) -> Engine:
+        """A fresh DuckDB engine that spills below the lake."""
+        return Engine(self.lake.root / ".spill")
+
+
+class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where things live and run. Empty fields take the environment's or the repository's default."""
+
+    lake: str = Field("", description="root of the lake; default NEWSREC_LAKE or ./lake")
+    data_root: str = Field("", description="folder of the dataset that NEWSREC_DATASET names")
+    dataset: str = Field("", description="dataset that data_root belongs to; default NEWSREC_DATASET")
+    device: str = Field("auto", description="auto, cpu or cuda")
+    encoder: str = Field("packaged-minilm", description="text encoder: packaged-minilm or a Hugging Face name")
+    encoder_revision: str = Field("", description="pinned revision of a Hugging Face encoder")
+    pooling: str = Field("mean", description="cls or mean")
+    tracking_uri: str = Field("", description="MLflow store; default MLFLOW_TRACKING_URI or sqlite in the repository")
+
+    @cached_property
+    def _tools(self) -> Tools:
+        lake = Lake(Path(self.lake) if self.lake else lake_root())
+        return Tools(
+            lake=lake,
+            source=DatasetSource(lake.root, dict(self._roots())),
+            encoder=TextEncoder(self.encoder, self.encoder_revision or None, self.pooling),
+            device=Device(self.device),
+            tracker=Tracker(self.tracking_uri or None),
+        )
+
+    def _roots(self) -> list[tuple[str, Path]]:
+        name = self.dataset or os.environ.get("NEWSREC_DATASET", "")
+        root = self.data_root or os.environ.get("NEWSREC_DATA_ROOT", "")
+        return [(name, Path(root))] if name and root else []
+
+    def tools(self) -> Tools:
+        """The objects that this configuration describes, made once."""
+        return self._tools

@@ -1,0 +1,227 @@
+"""The lake: versioned outputs of stages on disk, published all or nothing.
+
+Belongs here: staging, publishing, and finding the current version. Does not belong here: what an output
+holds (`assets/`), and SQL over it (`resources.engine`).
+
+Layout: `<root>/<dataset>/<stage>[/<model>]/<partition>/` holds one folder per version, `current.json` (which of
+them is current) and `ledger.jsonl` (every publication).
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ml.errors import LakeError
+from resources import ledger
+from resources.manifest import FORMAT, MANIFEST, canonical, content_digest, list_files, recipe_key
+from resources.parquet import read_parquet, write_parquet
+from resources.ref import Ref
+from resources.staging import Staged, temporary_folder
+from resources.version import Version, read_manifest, verify
+
+POINTER = "current.json"
+LOCKS = ".locks"
+STAGING = ".staging"
+CACHE = ".cache"
+VERSION_DIGITS = 16
+
+__all__ = ["Lake", "Ref", "Staged", "Version", "read_parquet", "recipe_key", "write_parquet"]
+
+
+class Lake:
+    """All versions below `root`. Safe for many processes at once: one writer per partition, readers never wait."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root).absolute()
+
+    def folder(self, ref: Ref) -> Path:
+        """The folder of a partition: its versions, pointer and ledger."""
+        return self.root / str(ref)
+
+    def current(self, ref: Ref) -> Version | None:
+        """The current version, or None where nothing was published. Raises LakeError when it is damaged."""
+        path = self.folder(ref) / POINTER
+        try:
+            pointer = json.loads(path.read_bytes())
+            name, expected = str(pointer["version"]), str(pointer["manifest"])
+            recipe_key, head = str(pointer["recipe_key"]), str(pointer["ledger"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise LakeError(f"{path} is damaged ({error!r}): remove it and run: {ref.command}") from error
+        manifest, found = read_manifest(path.parent / name)
+        if found != expected:
+            raise LakeError(f"{path} names another manifest than {name} holds: remove it and run: {ref.command}")
+        return Version(ref, path.parent / name, manifest, found, recipe_key, head)
+
+    def require(self, ref: Ref) -> Version:
+        """The current version. Raises LakeError with the command that makes it when there is none."""
+        version = self.current(ref)
+        if version is None:
+            raise LakeError(f"{ref} has not been materialised: run: {ref.command}")
+        return version
+
+    def datasets(self) -> list[str]:
+        """Datasets with anything in the lake, sorted."""
+        return _folders(self.root)
+
+    def stages(self, dataset: str) -> list[str]:
+        """Stages of a dataset that hold at least one published partition, sorted."""
+        found = _folders(self.root / dataset)
+        return [s for s in found if self.partitions(dataset, s) or self.models(dataset, s)]
+
+    def models(self, dataset: str, stage: str) -> list[str]:
+        """Models with at least one published partition of a stage, sorted."""
+        found = _folders(self.root / dataset / stage)
+        return [m for m in found if any((self.root / dataset / stage / m).glob(f"*/{POINTER}"))]
+
+    def partitions(self, dataset: str, stage: str, model: str | None = None) -> list[str]:
+        """Published partitions of a stage (of one model, where the stage has models), sorted."""
+        folder = self.root / dataset / stage / (model or "")
+        return sorted(p.parent.name for p in folder.glob(f"*/{POINTER}"))
+
+    @contextmanager
+    def staging(self, ref: Ref) -> Iterator[Staged]:
+        """A temporary folder for the output of `ref`; removed at the end of the block unless published."""
+        with temporary_folder(self.root / STAGING) as folder:
+            yield Staged(ref, folder)
+
+    def cache(self, name: str) -> Path:
+        """A folder below the lake for what can be computed again at any time."""
+        path = self.root / CACHE / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextmanager
+    def lock(self, ref: Ref) -> Iterator[None]:
+        """Hold the only writing lock of a partition, across processes; may be nested in one thread."""
+        path = self.root / LOCKS / f"{str(ref).replace('/', '~')}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path, is_singleton=True):
+            yield
+
+    def publish(
+        self,
+        staged: Staged,
+        inputs: Mapping[str, Version],
+        recipe_key: str,
+        recipe: Mapping[str, Any],
+        code: Mapping[str, Any],
+        rows: Mapping[str, int] | None,
+        checks: Sequence[Mapping[str, Any]],
+        record: Mapping[str, Any],
+    ) -> Version:
+        """Make the staged files the current version of their partition, and write the ledger.
+
+        A crash at any point leaves the version before it readable. Bytes equal to those of an existing version give
+        that version with its own manifest, so that nothing downstream changes; the ledger then names the inputs and
+        the recipe of this publication. `record` is kept in the ledger only and never part of a digest.
+        """
+        files = list_files(staged.path)
+        manifest = {
+            "format": FORMAT,
+            "ref": str(staged.ref),
+            "content": content_digest(files),
+            "files": files,
+            "inputs": {str(v.ref): v.manifest_digest for v in inputs.values()},
+            "recipe": dict(recipe),
+            "recipe_key": recipe_key,
+            "code": dict(code),
+            "rows": None if rows is None else dict(rows),
+            "checks": [dict(c) for c in checks],
+        }
+        _write(staged.path / MANIFEST, canonical(manifest))
+        _seal(staged.path)
+        with self.lock(staged.ref):
+            return self._make_current(staged, manifest, record)
+
+    def _make_current(self, staged: Staged, made: Mapping[str, Any], record: Mapping[str, Any]) -> Version:
+        folder = self.folder(staged.ref)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / made["content"][:VERSION_DIGITS]
+        fresh = not target.exists()
+        if fresh:
+            staged.path.rename(target)
+        else:
+            _refresh(target, staged.path, made["content"])
+        _sync_folder(folder)
+        manifest, digest = read_manifest(target)
+        publication = {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "version": target.name,
+            "manifest": digest,
+            "new_content": fresh,
+            **{k: made[k] for k in ("ref", "content", "inputs", "recipe", "recipe_key", "code", "checks")},
+        }
+        head = ledger.append(folder / ledger.LEDGER, {"publication": publication, "run": dict(record)})
+        pointer = {"version": target.name, "manifest": digest, "recipe_key": made["recipe_key"], "ledger": head}
+        temporary = folder / f".{POINTER}.new"
+        _write(temporary, canonical(pointer))
+        temporary.replace(folder / POINTER)
+        _sync_folder(folder)
+        return Version(staged.ref, target, manifest, digest, made["recipe_key"], head)
+
+    def history(self, ref: Ref) -> list[ledger.Entry]:
+        """Every publication of a partition, oldest first."""
+        return ledger.entries(self.folder(ref) / ledger.LEDGER)
+
+    def verify(self, version: Version) -> list[str]:
+        """What is wrong with a version's bytes, manifest and ledger, one line each; [] when nothing is."""
+        path = self.folder(version.ref) / ledger.LEDGER
+        found = verify(version) + ledger.problems(path)
+        if version.ledger_head not in [e.digest for e in ledger.entries(path)]:
+            found.append(f"{version.ref}: the ledger no longer holds the publication that made this version current")
+        return found
+
+
+def _refresh(target: Path, staged: Path, content: str) -> None:
+    """Put equal bytes over those of an existing version, which heals damage; its manifest stays unless damaged."""
+    try:
+        keep = read_manifest(target)[0]["content"] == content
+    except LakeError:
+        keep = False
+    for path in sorted(p for p in staged.rglob("*") if p.is_file()):
+        name = path.relative_to(staged)
+        if name.as_posix() != MANIFEST or not keep:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target / name)
+    _sync_folder(target)
+
+
+def _seal(folder: Path) -> None:
+    """Flush every file and folder to disk; files become read-only."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+            path.chmod(0o444)
+        else:
+            _sync_folder(path)
+    _sync_folder(folder)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _folders(path: Path) -> list[str]:
+    if not path.is_dir():
+        return []
+    return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))

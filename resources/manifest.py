@@ -1,0 +1,81 @@
+"""Manifests: what a version is made of, as canonical bytes with a digest.
+
+Belongs here: canonical JSON, file digests, the content digest, recipe keys. Does not belong here: folders,
+locks and pointers (`resources.lake`) and when or by whom something was made (`resources.ledger`).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ml.errors import LakeError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*(/[A-Za-z0-9_][A-Za-z0-9_.=+-]*)*")
+
+
+class HasManifest(Protocol):
+    """Anything with a manifest digest: a version in the lake."""
+
+    @property
+    def manifest_digest(self) -> str:
+        """sha256 of the manifest's canonical bytes, hex."""
+
+
+def canonical(value: Any) -> bytes:
+    """JSON bytes that are equal for equal values: sorted keys, no spaces, UTF-8. Raises LakeError for values that
+    JSON cannot hold exactly (NaN, infinity, arrays, dates)."""
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise LakeError(f"cannot be written as JSON: {error}; convert it to plain numbers, text, lists") from error
+    return text.encode()
+
+
+def digest(value: Any) -> str:
+    """sha256 hex of `canonical(value)`."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 hex of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_file_name(name: str) -> str:
+    """`name` itself if it is a relative path that stays inside its folder, else LakeError."""
+    if not _FILE.fullmatch(name) or name == MANIFEST:
+        raise LakeError(f"{name!r} is no file name for the lake: use letters, digits and _.=+- (folders by /)")
+    return name
+
+
+def list_files(folder: Path) -> list[dict[str, Any]]:
+    """{name, bytes, sha256} of every file below `folder` except the manifest, sorted by name.
+
+    Raises LakeError for links and other things that are neither file nor folder.
+    """
+    entries = []
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise LakeError(f"{path.relative_to(folder)} in the output of a stage is neither a file nor a folder")
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST:
+            entries.append((check_file_name(name), path))
+    return [{"name": n, "bytes": p.stat().st_size, "sha256": file_digest(p)} for n, p in sorted(entries)]
+
+
+def content_digest(files: Sequence[Mapping[str, Any]]) -> str:
+    """sha256 hex over the sorted pairs of file name and file sha256."""
+    return digest(sorted([f["name"], f["sha256"]] for f in files))
+
+
+def recipe_key(inputs: Mapping[str, HasManifest], code_digest: str, recipe: Mapping[str, Any], seed: int | None) -> str:
+    """sha256 hex that is equal when, and only when, a stage would compute the same again: the manifest digests of its
+    inputs by name, the digest of its source, its recipe and its seed."""
+    parts = {name: version.manifest_digest for name, version in inputs.items()}
+    return digest({"inputs": parts, "code": code_digest, "recipe": dict(recipe), "seed": seed})

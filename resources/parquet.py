@@ -1,0 +1,45 @@
+"""Parquet with fixed settings, so that equal tables give equal bytes.
+
+Belongs here: writing and reading one parquet file. Does not belong here: schemas (`ml.schema`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ml.errors import DataError
+
+ROW_GROUP = 131_072
+
+
+def write_parquet(table: pa.Table, path: Path) -> int:
+    """Write `table` (chunks and dictionaries of chunks do not matter) and return its rows. Equal values give equal
+    bytes for one release of pyarrow, whose name the format puts into the footer."""
+    pq.write_table(
+        table.combine_chunks(),
+        path,
+        row_group_size=ROW_GROUP,
+        compression="zstd",
+        compression_level=3,
+        version="2.6",
+        data_page_version="1.0",
+        write_statistics=True,
+        store_schema=True,
+    )
+    return int(table.num_rows)
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """One file as a table. Raises DataError naming the file when it is missing, damaged or lacks a column."""
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
+            if missing:
+                raise DataError(
+                    f"{path} has no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}"
+                )
+            return file.read(columns=list(columns) if columns is not None else None)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read as parquet ({error}): write it again") from error

@@ -1,0 +1,57 @@
+"""Names of things in the lake: dataset, stage, model and partition, and the folder that they stand for.
+
+Belongs here: the name and its validation. Does not belong here: what lies under it (`resources.lake`).
+"""
+
+import re
+from dataclasses import dataclass
+
+from ml.errors import UsageError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(\.[A-Za-z0-9_-]{1,63}){0,3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One partition of one stage's output. Raises UsageError for a name that could leave its folder.
+
+    >>> str(Ref("simulated", "checkpoint", "2023-05-18.rolling", "snert"))
+    'simulated/checkpoint/snert/2023-05-18.rolling'
+    >>> Ref.parse("simulated/clicks/2023-05-18").model is None
+    True
+    """
+
+    dataset: str
+    stage: str
+    partition: str
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        for field, value in (("dataset", self.dataset), ("stage", self.stage), ("model", self.model)):
+            if value is not None and not _NAME.fullmatch(value):
+                raise UsageError(f"{field} name {value!r}: use lower-case letters, digits and _, a letter first")
+        if not _PARTITION.fullmatch(self.partition):
+            raise UsageError(f"partition name {self.partition!r}: use a day such as 2023-05-18 or 2023-05-18.rolling")
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.dataset, self.stage, self.model, self.partition) if part is not None)
+
+    @classmethod
+    def parse(cls, text: str) -> "Ref":
+        """The reverse of `str(ref)`. Raises UsageError for anything else."""
+        parts = text.split("/")
+        if len(parts) == 3:
+            return cls(parts[0], parts[1], parts[2])
+        if len(parts) == 4:
+            return cls(parts[0], parts[1], parts[3], parts[2])
+        raise UsageError(f"{text!r} names nothing in the lake: write dataset/stage/[model/]partition")
+
+    @property
+    def command(self) -> str:
+        """The command that materialises this partition, with what it needs."""
+        if self.model is None and "." not in self.partition:
+            return f"newsrec run --dataset {self.dataset}"
+        day, _, split = self.partition.partition(".")
+        models = f" --models {self.model}" if self.model else ""
+        return f"newsrec run --dataset {self.dataset} --as-of {day}{f' --split {split}' if split else ''}{models}"

@@ -1,0 +1,23 @@
+"""Fixtures shared by all rooms: the repository, real data where present, and a clean environment."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """A function that gives a folder of ../shared/data or skips with the reason."""
+
+    def find(name: str) -> Path:
+        folder = REPOSITORY.parent / "shared" / "data" / name
+        if not folder.exists():
+            pytest.skip(f"real data {name} is not beside the repository")
+        return folder
+
+    return find

@@ -1,0 +1,66 @@
+"""The graph as users see it: names, keys, groups and what importing it costs."""
+
+import subprocess
+import sys
+
+import dagster as dg
+
+from assets.graph import STAGES
+from pipeline.definitions import build_defs, defs
+from resources.bindings import DEFAULT_MODELS
+
+STAGE_NAMES = [
+    "raw_parquet",
+    "articles",
+    "clicks",
+    "impressions",
+    "article_embeddings",
+    "interactions",
+    "article_features",
+    "popularity_tensor",
+    "session_splits",
+    "checkpoint",
+    "faiss_index",
+    "predictions",
+    "evaluation_rq1",
+    "evaluation_rq2",
+    "evaluation_rq3",
+    "evaluation_report",
+]
+
+
+def test_stage_names_are_those_that_users_read():
+    assert [s.name for s in STAGES] == STAGE_NAMES
+
+
+def test_every_dataset_has_its_own_keys():
+    keys = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
+    per_model = {"predictions", "evaluation_rq1", "evaluation_rq2", "evaluation_rq3"}
+    for dataset in ("simulated", "ebnerd", "globo"):
+        expected = {f"{dataset}/{n}" for n in STAGE_NAMES if n not in {*per_model, "checkpoint", "faiss_index"}}
+        expected |= {f"{dataset}/{n}/{m}" for n in per_model for m in DEFAULT_MODELS}
+        expected |= {f"{dataset}/{n}/snert" for n in ("checkpoint", "faiss_index")}
+        assert {k for k in keys if k.startswith(f"{dataset}/")} == expected
+
+
+def test_definitions_are_loadable_and_checkpoint_waits_for_the_gpu_pool():
+    dg.Definitions.validate_loadable(build_defs(datasets=["simulated"]))
+    graph = defs.resolve_asset_graph()
+    assert graph.get(dg.AssetKey(["simulated", "checkpoint", "snert"])).pools == {"gpu"}
+
+
+def test_a_checkpoint_reads_nothing_from_its_day_on():
+    graph = build_defs(datasets=["simulated"]).resolve_asset_graph()
+    node = graph.get(dg.AssetKey(["simulated", "checkpoint", "snert"]))
+    for key, mapping in node.partition_mappings.items():
+        daily = key.path[1] in ("impressions", "article_embeddings", "clicks")
+        assert mapping.end_offset <= (-1 if daily else 0), key
+
+
+def test_definitions_load_without_the_heavy_libraries():
+    code = (
+        "import sys, pipeline.definitions; heavy = {'torch', 'transformers', 'mlflow', 'sentence_transformers'};"
+        "found = heavy & set(sys.modules); print(sorted(found)); sys.exit(bool(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-500:]

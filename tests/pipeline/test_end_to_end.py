@@ -1,0 +1,143 @@
+"""The whole graph on the tiny simulated log, through the command line, with a lake of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resources.bindings import DEFAULT_MODELS
+from resources.lake import Lake, Ref
+
+
+def newsrec(home: Path, *arguments: str, code: int = 0) -> str:
+    """Runs the command in its own process; gives standard output."""
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(home / "dagster"),
+        "NEWSREC_LAKE": str(home / "lake"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+        "NEWSREC_DATASET": "simulated",
+        "NEWSREC_DATA_ROOT": str(home / "log"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a tiny log, its lake and Dagster's home, after one full run."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "dagster").mkdir()
+    newsrec(folder, "simulate", "--out", str(folder / "log"), "--size", "tiny", "--seed", "3")
+    newsrec(folder, "run", "--json")
+    return folder
+
+
+def test_the_report_has_every_model_and_question(home):
+    report = json.loads(newsrec(home, "metrics", "--json"))
+    assert set(report["models"]) == set(DEFAULT_MODELS)
+    assert report["dataset"] == "simulated"
+    for name, model in report["models"].items():
+        assert set(model["rq1"]) >= {"thesis", "unread", "in_session"}, name
+        for protocol in model["rq1"].values():
+            entry = protocol["recall@20"]
+            assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
+    values = {m: v["rq2"]["inview"]["auc"]["value"] for m, v in report["models"].items()}
+    assert abs(values["random"] - 0.5) < 0.05
+    assert values["popular_15"] > 0.55
+    recall = {m: v["rq1"]["thesis"]["recall@20"]["value"] for m, v in report["models"].items()}
+    assert recall["popular_15"] > 2 * recall["random"]
+    assert recall["snert"] > recall["random"]
+
+
+def test_a_second_run_computes_nothing(home):
+    plan = json.loads(newsrec(home, "run", "--explain", "--json"))
+    assert plan and {row["state"] for row in plan} == {"fresh"}
+
+
+def test_another_seed_makes_only_what_the_seed_decides_stale(home):
+    plan = json.loads(newsrec(home, "run", "--explain", "--json", "--seed", "8"))
+    stages = {row["partition"].split("/")[1] for row in plan if row["state"] != "fresh"}
+    assert "checkpoint" in stages
+    assert not stages & {"raw_parquet", "articles", "clicks", "interactions", "popularity_tensor", "session_splits"}
+
+
+def test_every_version_of_the_lake_verifies_and_names_existing_inputs(home):
+    lake = Lake(home / "lake")
+    for stage in lake.stages("simulated"):
+        for model in [None, *lake.models("simulated", stage)]:
+            for partition in lake.partitions("simulated", stage, model):
+                version = lake.require(Ref("simulated", stage, partition, model))
+                assert lake.verify(version) == []
+                for ref, digest in version.manifest["inputs"].items():
+                    assert lake.require(Ref.parse(ref)).manifest_digest == digest
+
+
+def test_checkpoint_and_report_are_read_back_without_dagster(home):
+    from safetensors.numpy import load_file
+
+    lake = Lake(home / "lake")
+    (partition,) = lake.partitions("simulated", "checkpoint", "snert")
+    version = lake.require(Ref("simulated", "checkpoint", partition, "snert"))
+    weights = load_file(version.file("model.safetensors"))
+    assert weights and all(np.isfinite(w).all() for w in weights.values())
+    report = lake.require(Ref("simulated", "evaluation_report", partition))
+    assert "<html" in report.file("report.html").read_text()
+
+
+def test_recommend_answers_for_a_reader_and_for_a_stranger(home):
+    reader = json.loads(newsrec(home, "sql", "SELECT user_id FROM interactions LIMIT 1", "--json"))[0]["user_id"]
+    for user in (reader, 2**40):
+        answer = json.loads(newsrec(home, "recommend", "--user", str(user), "--k", "5", "--json"))
+        assert len(answer["articles"]) == 5
+        read = {h["article_id"] for h in answer["history"]}
+        assert not read & {a["article_id"] for a in answer["articles"]}
+
+
+def test_sql_sees_sessions_as_lists(home):
+    rows = json.loads(newsrec(home, "sql", "SELECT * FROM sessions LIMIT 3", "--json"))
+    assert len(rows) == 3
+    assert all(isinstance(r["history"], list) and r["history"] for r in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--dataset", "nonsense"), "unknown dataset"),
+        (("run", "--as-of", "yesterday"), "YYYY-MM-DD"),
+        (("run", "--as-of", "2023-01-01"), "2023-01-01"),
+        (("run", "--split", "weekly"), "unknown split"),
+        (("run", "--models", "magic"), "unknown model"),
+        (("run", "--recipe", "secret"), "unknown recipe"),
+        (("run", "--profile", "slow"), "unknown profile"),
+        (("run", "--data-root", "/nowhere"), "no such folder"),
+        (("metrics", "--model", "magic"), "no model"),
+        (("recommend", "--user", "1", "--at", "noon"), "no ISO time"),
+        (("sql", "SELEKT 1"), "syntax"),
+        (("bench", "nothing"), "unknown benchmark"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_exit_code_2(home, arguments, message):
+    text = newsrec(home, *arguments, code=2)
+    assert message.lower() in text.lower()
+    assert "Traceback" not in text
+
+
+def test_the_mlflow_run_of_the_checkpoint_names_the_manifest(home):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    lake = Lake(home / "lake")
+    (partition,) = lake.partitions("simulated", "checkpoint", "snert")
+    version = lake.require(Ref("simulated", "checkpoint", partition, "snert"))
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    runs = client.search_runs(experiments, filter_string=f"tags.`newsrec.ref` = '{version.ref}'")
+    assert [r.data.tags["newsrec.manifest"] for r in runs] == [version.manifest_digest]
+    assert {r.info.status for r in client.search_runs(experiments)} == {"FINISHED"}
