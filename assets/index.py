@@ -24,7 +24,7 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
 
 def _compute(work: Work) -> Summary:
     asof = AsOf.open(work.asof_paths())
-    model = MODELS[work.model or ""].load(work.one("checkpoint").path, work.settings.seed)
+    model = MODELS[work.model or ""].load(work.one("checkpoint").path)
     now = work.split.fit_end(work.dataset.clock, work.day)
     rows = np.arange(int(asof.available(np.array([now]))[0]))
     vectors = model.article_vectors(asof, now, rows)

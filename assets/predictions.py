@@ -24,7 +24,7 @@ def _compute(work: Work) -> Summary:
     checkpoint = work.one("checkpoint").path if spec.trains else None
     asof = AsOf.open(work.asof_paths())
     span = work.split.spans(work.dataset.clock, work.day)["test"]
-    model = spec.load(checkpoint, work.settings.seed)
+    model = spec.load(checkpoint)
     predict(asof, model, span, work.settings.budget, work.out, seed=work.settings.seed, progress=work.progress)
     span_facts = json.loads((work.out / "span.json").read_text())
     figures = {k: span_facts[k] for k in ("n_cases", "n_impressions", "n_minutes_total", "n_clicks_total")}

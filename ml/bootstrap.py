@@ -110,7 +110,9 @@ def paired_union_share(
 
 
 def _recentred(value: float, drawn: np.ndarray, readers: int) -> Interval:
-    low, high = _percentiles(drawn[:, None] - drawn.mean() + value)[:, 0] if readers > 1 else (float("nan"), float("nan"))
+    low, high = (
+        _percentiles(drawn[:, None] - drawn.mean() + value)[:, 0] if readers > 1 else (float("nan"), float("nan"))
+    )
     return Interval(value, float(low), float(high), readers, readers, 0)
 
 

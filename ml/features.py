@@ -23,6 +23,7 @@ from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardSca
 
 from ml.articles import NUMERIC, SENTIMENT, ArticleTable
 from ml.asof import AsOf
+from ml.clock import minute_start
 from ml.errors import DataError
 from ml.recipes import AUTO, CONTENT_FAMILIES, Family, Recipe
 
@@ -56,7 +57,7 @@ class FeatureSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     families: tuple[Family, ...]
-    content_dims: dict[Family, int]
+    content_dims: dict[str, int]
     categories: tuple[int, ...]
     gap: bool
 
@@ -66,14 +67,14 @@ class FeatureSpec(BaseModel):
         return (N_TIME + N_AGE) * ("time" in self.families) + N_POPULARITY * ("popularity" in self.families)
 
     @property
-    def blocks(self) -> dict[Family, slice]:
+    def blocks(self) -> dict[str, slice]:
         """The columns of each family within the dynamic values."""
-        sizes: dict[Family, int] = {"time": N_TIME + N_AGE, "popularity": N_POPULARITY}
-        blocks, start = {}, 0
-        for family in ("time", "popularity"):
+        blocks: dict[str, slice] = {}
+        start = 0
+        for family, size in (("time", N_TIME + N_AGE), ("popularity", N_POPULARITY)):
             if family in self.families:
-                blocks[family] = slice(start, start + sizes[family])
-                start += sizes[family]
+                blocks[family] = slice(start, start + size)
+                start += size
         return blocks
 
 
@@ -86,8 +87,8 @@ def resolve_families(recipe: Recipe, asof: AsOf) -> tuple[Family, ...]:
     families: list[Family] = []
     for family in recipe.families:
         if family == AUTO:
-            families += [f for f in ("body", "coclick") if asof.content(f).dim > 0][:1]
-        elif family in CONTENT_FAMILIES and asof.content(family).dim == 0:
+            families += [f for f in ("body", "coclick") if _dim(asof, f) > 0][:1]
+        elif family in CONTENT_FAMILIES and _dim(asof, family) == 0:
             raise DataError(
                 f"recipe {recipe.name!r} uses {family} vectors, but the data has none: materialise "
                 f"article_embeddings for it or use a recipe without (snert_quick adapts to the data)"
@@ -95,6 +96,10 @@ def resolve_families(recipe: Recipe, asof: AsOf) -> tuple[Family, ...]:
         elif family != "meta" or _has_meta(asof.articles):
             families.append(family)
     return tuple(dict.fromkeys(families))
+
+
+def _dim(asof: AsOf, family: str) -> int:
+    return asof.content(family).dim if family in asof.families else 0
 
 
 def _has_meta(articles: ArticleTable) -> bool:
@@ -130,12 +135,12 @@ class FittedFeatures:
         clicked = np.unique(rows)
         spec = FeatureSpec(
             families=families,
-            content_dims={f: asof.content(f).dim for f in CONTENT_FAMILIES if f in families},
+            content_dims={f: _dim(asof, f) for f in CONTENT_FAMILIES if f in families},
             categories=tuple(int(c) for c in np.unique(asof.articles.category[clicked]) if c >= 0),
             gap=asof.dataset.name not in INVENTED_TIMES,
         )
         sample = targets[np.linspace(0, len(targets) - 1, min(len(targets), _FIT_CLICKS)).astype(np.int64)]
-        raw = raw_dynamic(asof, asof.clicks.time[sample], asof.clicks.article[sample][:, None])[:, 0]
+        raw = raw_dynamic(asof, minute_start(asof.clicks.time[sample]), asof.clicks.article[sample][:, None])[:, 0]
         scaler = RobustScaler().fit(raw)
         return cls(spec, *_fit_numeric(asof.articles.numeric[clicked]), scaler.center_, scaler.scale_)
 
@@ -156,7 +161,8 @@ class FittedFeatures:
         return np.where(vocabulary[where] == articles.category, where + 1, 0).astype(np.int64)
 
     def dynamic(self, asof: AsOf, time_ms: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """What moves with time, for article `rows[b, k]` (int [B, K]) as of `time_ms[b]`: float32 [B, K, width].
+        """What moves with time, for article `rows[b, k]` (int [B, K]) as of the minute of `time_ms[b]`: float32
+        [B, K, width].
 
         Minute, hour and weekday as sine and cosine of the publisher's local time (6) and scaled age (1) where the
         family `time` is used; scaled log counts and log shares of the seven windows (14) where `popularity` is.
@@ -164,6 +170,7 @@ class FittedFeatures:
         out = np.empty((*rows.shape, self.spec.width), dtype=np.float32)
         if self.spec.width == 0:
             return out
+        time_ms = minute_start(time_ms)
         scaled = raw_dynamic(asof, time_ms, rows)
         scaled -= self.dynamic_centre.astype(np.float32)
         scaled /= self.dynamic_scale.astype(np.float32)
@@ -194,7 +201,9 @@ class FittedFeatures:
         sizes = {"numeric_centre": 11, "numeric_scale": 11, "dynamic_centre": 15, "dynamic_scale": 15}
         for name in FittedFeatures.__slots__[1:]:
             if name not in arrays or arrays[name].shape[0] != sizes.get(name, len(arrays[name])):
-                raise DataError(f"{folder / 'features.safetensors'}: array {name!r} missing or of wrong size: train again")
+                raise DataError(
+                    f"{folder / 'features.safetensors'}: array {name!r} missing or of wrong size: train again"
+                )
             if not np.all(np.isfinite(arrays[name])):
                 raise DataError(f"{folder / 'features.safetensors'}: array {name!r} is not finite: train again")
         return cls(spec, *(arrays[name] for name in FittedFeatures.__slots__[1:]))

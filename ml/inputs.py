@@ -12,7 +12,6 @@ import numpy as np
 from ml.asof import AsOf
 from ml.features import FittedFeatures, gap_bucket, read_bucket
 from ml.log import Cases
-from ml.recipes import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class ArticleInputs:
     row of its vectors or -1; `dynamic` float32 [n, width]."""
 
     row: np.ndarray
-    version: dict[Family, np.ndarray]
+    version: dict[str, np.ndarray]
     dynamic: np.ndarray
 
     def __len__(self) -> int:

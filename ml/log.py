@@ -140,7 +140,9 @@ class Impressions:
         shown, hit = codes[: len(owner)], codes[len(owner) :]
         label = np.isin(owner * len(ids) + shown, clicked_owner * len(ids) + hit)
         context = np.stack([int_array(table, name, np.int32) for name in schema.CONTEXT], axis=1)
-        impression, user, time = (int_array(table, c) for c in (schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME))
+        impression, user, time = (
+            int_array(table, c) for c in (schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME)
+        )
         return cls(impression, user, time, context, inview[0], article, label)
 
 

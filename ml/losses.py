@@ -1,8 +1,7 @@
-"""SNeRT's training losses, and the two measures of embedding collapse drawn as training curves.
+"""SNeRT's training losses on torch tensors.
 
-Belongs here: InfoNCE with masked negatives, the log-determinant regulariser (document 1, Eq. 4.6), effective rank
-(Eq. 2.9, A.10) and average cosine (Eq. 2.8) of a batch, on torch tensors. Does not belong here: the evaluation's own
-measures (`ml.metrics`) and the training loop (`ml.train`).
+Belongs here: InfoNCE with masked negatives and the log-determinant regulariser (document 1, Eq. 4.6). Does not belong
+here: measures of collapse (`ml.metrics`) and the training loop (`ml.train`).
 """
 
 import torch
@@ -50,20 +49,3 @@ def log_det(user: Tensor, article: Tensor, ridge: float) -> Tensor:
     with torch.autocast(device_type=user.device.type, enabled=False):
         parts = [covariance(vectors, ridge) for vectors in (user, article)]
         return sum((torch.trace(m) - torch.linalg.slogdet(m).logabsdet for m in parts), torch.zeros(()).to(user.device))
-
-
-def effective_rank(vectors: Tensor) -> float:
-    """Effective rank relative to d (Eq. 2.9 over singular values of the uncentred matrix, Eq. A.10), in [0, 1]."""
-    sigma = torch.linalg.svdvals(vectors.detach().float())
-    p = sigma / sigma.sum().clamp_min(1e-12)
-    entropy = -torch.special.xlogy(p, p).sum()
-    return float(torch.exp(entropy)) / vectors.shape[1]
-
-
-def average_cosine(vectors: Tensor) -> float:
-    """Mean cosine similarity of all pairs of different rows (Eq. 2.8); NaN for fewer than two rows."""
-    n = len(vectors)
-    if n < 2:
-        return float("nan")
-    total = F.normalize(vectors.detach().float(), dim=1).sum(0)
-    return (float(total @ total) - n) / (n * (n - 1))

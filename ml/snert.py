@@ -18,7 +18,7 @@ from ml.asof import AsOf
 from ml.errors import DataError
 from ml.features import GAP_EDGES_S, READ_EDGES_S, FeatureSpec, FittedFeatures
 from ml.inputs import ArticleInputs, HistoryInputs
-from ml.recipes import Family, Perturbation, Recipe
+from ml.recipes import Perturbation, Recipe
 
 _PREMIUM_DIM = 4
 
@@ -32,7 +32,7 @@ class ArticleTables:
     category: Tensor
     premium: Tensor
     numeric: Tensor
-    vectors: dict[Family, Tensor]
+    vectors: dict[str, Tensor]
 
     @classmethod
     def build(cls, asof: AsOf, fitted: FittedFeatures, device: str = "cpu") -> "ArticleTables":
@@ -48,8 +48,9 @@ class ArticleTables:
             scaled = F.normalize(torch.from_numpy(found), dim=1) * dim**0.5
             vectors[family] = torch.cat([scaled, scaled.new_zeros(1, dim)]).to(device)
         articles = asof.articles
-        arrays = (fitted.category_codes(articles), articles.premium.astype("int64") + 1, fitted.numeric(articles))
-        return cls(*(torch.from_numpy(a).to(device) for a in arrays), vectors)
+        category = torch.from_numpy(fitted.category_codes(articles)).to(device)
+        premium = torch.from_numpy(articles.premium.astype("int64") + 1).to(device)
+        return cls(category, premium, torch.from_numpy(fitted.numeric(articles)).to(device), vectors)
 
 
 class ArticleEncoder(nn.Module):
@@ -62,7 +63,7 @@ class ArticleEncoder(nn.Module):
     def __init__(self, spec: FeatureSpec, recipe: Recipe) -> None:
         super().__init__()
         self.spec = spec
-        self.perturbation = recipe.perturbation
+        self.perturbation: dict[str, Perturbation] = {**recipe.perturbation}
         self.content = nn.ModuleDict(
             {f: nn.Linear(dim, recipe.hidden, bias=False) for f, dim in spec.content_dims.items()}
         )
@@ -74,19 +75,20 @@ class ArticleEncoder(nn.Module):
         self.middle = nn.Linear(recipe.hidden, recipe.hidden)
         self.last = nn.Linear(recipe.hidden, recipe.dim)
 
-    def static(self, tables: ArticleTables, row: Tensor, version: dict[Family, Tensor]) -> Tensor:
-        """First-layer sum of content and metadata, [n, hidden]; each distinct article or version is multiplied once.
+    def static(self, tables: ArticleTables, row: Tensor, version: dict[str, Tensor]) -> Tensor:
+        """First-layer sum of content and metadata, [n, hidden].
 
-        `row` int64 [n]; `version` int64 [n] for each content family, -1 for none.
+        `row` int64 [n]; `version` int64 [n] for each content family, -1 for none. In training each distinct article or
+        version is multiplied once; otherwise all n, so that a row's bits do not depend on the other rows.
         """
         total = self.dynamic.bias.new_zeros(len(row), self.middle.in_features)
         for family, projection in self.content.items():
             vectors = tables.vectors[family]
-            distinct, inverse = torch.unique(version[family] % len(vectors), return_inverse=True)
+            distinct, inverse = self._distinct(version[family] % len(vectors))
             values = self._blur(family, vectors[distinct])
             total = total + self._keep(family, projection(values)[inverse])
         if "meta" in self.spec.families:
-            distinct, inverse = torch.unique(row, return_inverse=True)
+            distinct, inverse = self._distinct(row)
             numeric = self._blur("meta", tables.numeric[distinct])
             codes = (self.category(tables.category[distinct]), self.premium(tables.premium[distinct]))
             total = total + self._keep("meta", self.meta(torch.cat([*codes, numeric], dim=1))[inverse])
@@ -107,8 +109,12 @@ class ArticleEncoder(nn.Module):
         static = self.static(tables, torch.from_numpy(articles.row).to(device), version)
         return self.finish(static, torch.from_numpy(articles.dynamic).to(device))
 
+    def _distinct(self, index: Tensor) -> tuple[Tensor, Tensor | slice]:
+        """Values to compute, and where each of `index` finds its own among them."""
+        return torch.unique(index, return_inverse=True) if self.training else (index, slice(None))
+
     def _blur(self, family: str, values: Tensor) -> Tensor:
-        how = self.perturbation.get(family, Perturbation())  # type: ignore[call-overload]
+        how = self.perturbation.get(family, Perturbation())
         if not self.training:
             return values
         if how.noise:
@@ -117,7 +123,7 @@ class ArticleEncoder(nn.Module):
 
     def _keep(self, family: str, values: Tensor) -> Tensor:
         """Drop the whole family for a random share of the articles (not scaled up: it reads as "unknown")."""
-        how = self.perturbation.get(family, Perturbation())  # type: ignore[call-overload]
+        how = self.perturbation.get(family, Perturbation())
         if not (self.training and how.drop_family):
             return values
         kept = torch.rand(len(values), 1, device=values.device) >= how.drop_family

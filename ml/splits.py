@@ -52,7 +52,9 @@ class Split:
 
     def last_day_with_full_test(self, days: list[date]) -> date:
         """The last as-of day that leaves a full test span in `days` (sorted). Raises UsageError when there is none."""
-        candidates = [d for d in days if all(d + timedelta(days=k) in set(days) for k in self.test_days) and d > days[0]]
+        candidates = [
+            d for d in days if all(d + timedelta(days=k) in set(days) for k in self.test_days) and d > days[0]
+        ]
         if not candidates:
             raise UsageError(f"the log's {len(days)} days leave no full test span for split {self.name!r}")
         return candidates[-1]

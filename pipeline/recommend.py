@@ -40,7 +40,7 @@ def recommend_for(
         raise UsageError(f"--at {at}: the lake knows {dataset_name} until {_iso(known.clock.start(ends[-1]))}")
     checkpoint = _checkpoint(tools, known, model, settings, time_ms)
     asof = _open(tools, known, settings, end)
-    loaded = MODELS[model].load(checkpoint.path if checkpoint else None, settings.seed)
+    loaded = MODELS[model].load(checkpoint.path if checkpoint else None)
     ranked = recommend(asof, loaded, user, time_ms, k)
     history = _history(asof, user, time_ms)
     rows = asof.catalogue.rows(np.array([a for a, _ in ranked], dtype=np.int64))

@@ -29,13 +29,16 @@ def source_digest(modules: Sequence[str], root: Path = ROOT) -> str:
         module = waiting.pop()
         if module not in seen:
             path = _require(root, module)
-            seen[module], imported = _read(path, module, path.stat().st_mtime_ns)
-            waiting += [m for name in imported if (m := _longest_module(root, name)) is not None]
+            source = path.read_bytes()
+            seen[module] = hashlib.sha256(source).hexdigest()
+            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            waiting += [m for name in _imports(source, package) if (m := _longest_module(root, name)) is not None]
     lines = "".join(f"{name} {seen[name]}\n" for name in sorted(seen))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _named(root: Path, name: str) -> Iterator[str]:
+    _require(root, name)
     yield name
     folder = root / name.replace(".", "/")
     for path in sorted(folder.rglob("*.py")):
@@ -66,19 +69,14 @@ def _longest_module(root: Path, dotted: str) -> str | None:
 
 
 @cache
-def _read(path: Path, module: str, _mtime_ns: int) -> tuple[str, tuple[str, ...]]:
-    """Digest of one module's source and the dotted names that it imports; read again when the file has changed."""
-    source = path.read_bytes()
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    names = tuple(sorted(set(_imports(ast.parse(source, filename=str(path)), package))))
-    return hashlib.sha256(source).hexdigest(), names
-
-
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imports(source: bytes, package: str) -> tuple[str, ...]:
+    """Dotted names that `source`, a module of `package`, imports anywhere."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return tuple(sorted(found))

@@ -25,11 +25,12 @@ class Engine:
 
     def __init__(self, spill: Path, memory_limit: str = "4GB", threads: int | None = None) -> None:
         self._spill = spill
-        self._settings = {
+        self._settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory_limit,
-            "threads": str(threads or os.cpu_count() or 1),
-            "autoinstall_known_extensions": "false",
-            "allow_community_extensions": "false",
+            "threads": threads or os.cpu_count() or 1,
+            "autoinstall_known_extensions": False,
+            "allow_community_extensions": False,
+            "python_enable_replacements": False,
             "TimeZone": "UTC",
         }
         self._stack = ExitStack()
@@ -40,7 +41,9 @@ class Engine:
         self.connection = self._stack.enter_context(duckdb.connect(":memory:", config=config))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     def views(self, lake: Lake, dataset: str, as_of: str | None = None) -> list[str]:
@@ -60,6 +63,6 @@ class Engine:
             statements = self.connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type not in READ_ONLY:
                 raise UsageError("SQL: give one SELECT (or EXPLAIN, DESCRIBE, SHOW); the lake is read only")
-            return self.connection.execute(statements[0]).to_arrow_table()
+            return self.connection.sql(statements[0].query).to_arrow_table()
         except duckdb.Error as error:
             raise UsageError(f"SQL: {' '.join(str(error).split())}") from error

@@ -21,6 +21,7 @@ from ml.errors import LakeError
 from resources import ledger
 from resources.manifest import FORMAT, MANIFEST, canonical, content_digest, list_files, recipe_key
 from resources.parquet import read_parquet, write_parquet
+from resources.record import environment
 from resources.ref import Ref
 from resources.staging import Staged, temporary_folder
 from resources.version import Version, read_manifest, verify
@@ -159,7 +160,9 @@ class Lake:
             "new_content": fresh,
             **{k: made[k] for k in ("ref", "content", "inputs", "recipe", "recipe_key", "code", "checks")},
         }
-        head = ledger.append(folder / ledger.LEDGER, {"publication": publication, "run": dict(record)})
+        head = ledger.append(
+            folder / ledger.LEDGER, {"publication": publication, "run": dict(record), "environment": environment()}
+        )
         pointer = {"version": target.name, "manifest": digest, "recipe_key": made["recipe_key"], "ledger": head}
         temporary = folder / f".{POINTER}.new"
         _write(temporary, canonical(pointer))

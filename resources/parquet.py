@@ -26,6 +26,7 @@ def write_parquet(table: pa.Table, path: Path) -> int:
         version="2.6",
         data_page_version="1.0",
         write_statistics=True,
+        write_page_checksum=True,
         store_schema=True,
     )
     return int(table.num_rows)

@@ -50,8 +50,8 @@ class Size:
 SIZES = {
     size.name: size
     for size in (
-        Size("tiny", 1_000, 2_500, 30, 130, 3, 3, 3, 30),
-        Size("demo", 20_000, 30_000, 140, 980, 7, 7, 7, 10),
+        Size("tiny", 1_000, 2_500, 32, 112, 3, 3, 3, 60),
+        Size("demo", 20_000, 30_000, 165, 535, 7, 7, 7, 10),
         Size("small", 80_000, 90_000, 250, 3_000, 21, 7, 7, 10),
         Size("large", 800_000, 900_000, 400, 6_000, 21, 7, 7, 10),
     )
@@ -76,27 +76,27 @@ class Behaviour:
     rise_minutes: float = 2.0
     breaking_minutes: float = 90.0
     # readers
-    interest_concentration: float = 1.2
+    interest_concentration: float = 0.8
     activity_sigma: float = 1.1
     interest_drift: float = 0.02
-    session_mood: float = 0.35
+    session_mood: float = 0.25
     subscribers: float = 0.15
     # front page
     front_page: int = 90
     tail: int = 25
     tail_floor: float = -5.0
-    exposure_quality: float = 1.0
-    exposure_life: float = 0.8
-    exposure_feedback: float = 0.35
-    exposure_match: float = 2.0
+    exposure_quality: float = 0.25
+    exposure_life: float = 0.35
+    exposure_feedback: float = 0.2
+    exposure_match: float = 3.0
     exposure_breaking: float = 1.0
     feedback_half_life: float = 20.0
     # clicks
-    click_quality: float = 0.8
-    click_life: float = 0.3
-    click_match: float = 5.0
+    click_quality: float = 0.9
+    click_life: float = 0.6
+    click_match: float = 6.0
     click_breaking: float = 0.5
-    life_floor: float = -4.0
+    life_floor: float = -6.0
     premium_locked: float = -1.0
     premium_open: float = 0.3
     read_before: float = -4.0

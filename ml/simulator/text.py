@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A latent topic: its category, its share of the articles, the half-time of its news, its tone and its words."""
+    """A latent topic: its category, its share of the articles, the decay time of its news, its tone and its words."""
 
     name: str
     category: str
@@ -36,117 +36,121 @@ CATEGORIES = {
 """Category names and codes, in the manner of Ekstra Bladet."""
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 def _topic(name: str, category: str, weight: float, tau_minutes: float, tone: float, words: str) -> Topic:
-    return Topic(name, category, weight, tau_minutes, tone, tuple(words.split()))
+    return Topic(name, category, weight, tau_minutes, tone, _words(words))
 
 
 TOPICS = (
     _topic(
-        "politics", "nyheder", 9, 130, -0.2,
+        "politics", "nyheder", 9, 104, -0.2,
         "minister parliament election government party vote coalition leader reform budget debate opposition "
         "policy law candidate campaign prime mayor senator poll democracy cabinet ballot lawmaker resignation speech",
     ),
     _topic(
-        "world", "nyheder", 8, 130, -0.7,
+        "world", "nyheder", 8, 104, -0.7,
         "war troops missile soldiers border ceasefire invasion army drone tanks general refugees sanctions "
         "attack defence conflict embassy weapons bomb frontline rebels hostages nato allies occupation shelling",
     ),
     _topic(
-        "weather", "nyheder", 5, 110, -0.1,
+        "weather", "nyheder", 5, 88, -0.1,
         "storm rain forecast temperature snow wind sunshine flood thunder heatwave clouds degrees frost "
         "hurricane lightning meteorologist drought ice hail summer humidity warm cold breeze gale showers",
     ),
     _topic(
-        "health", "nyheder", 5, 200, 0.0,
+        "health", "nyheder", 5, 160, 0.0,
         "doctor hospital patients disease virus vaccine cancer treatment nurse symptoms medicine surgery "
         "infection diabetes heart pain sleep therapy clinic allergy pregnancy fever drug blood brain diagnosis",
     ),
     _topic(
-        "violence", "krimi", 7, 120, -0.9,
+        "violence", "krimi", 7, 96, -0.9,
         "police shooting murder knife suspect stabbed arrested gang gunman victim robbery killed officers "
         "weapon detective burglary assault witness masked patrol homicide thieves violence threat shots crime",
     ),
     _topic(
-        "court", "krimi", 5, 150, -0.6,
+        "court", "krimi", 5, 120, -0.6,
         "judge trial prison sentenced lawyer prosecutor guilty jury appeal verdict charged defendant courtroom "
         "convicted fraud testimony indictment acquitted bail fine inmate plea hearing evidence custody punishment",
     ),
     _topic(
-        "football", "sport", 10, 130, 0.2,
+        "football", "sport", 10, 104, 0.2,
         "goal striker coach match league penalty midfielder stadium transfer club goalkeeper defender football "
         "champions derby referee offside derby squad tackle fans season final header captain scored",
     ),
     _topic(
-        "tennis", "sport", 4, 140, 0.3,
+        "tennis", "sport", 4, 112, 0.3,
         "tennis serve racket grand slam wimbledon set tiebreak backhand forehand court clay seeded ace "
         "quarterfinal doubles volley baseline tournament ranking opponent rally umpire qualifier grass deuce",
     ),
     _topic(
-        "cycling", "sport", 4, 140, 0.2,
+        "cycling", "sport", 4, 112, 0.2,
         "cyclist stage peloton climb sprint tour jersey breakaway mountain bike rider pedals podium "
         "team helmet crash yellow uphill descent cobbles wheel race kilometres finish timetrial saddle",
     ),
     _topic(
-        "television", "underholdning", 6, 220, 0.3,
+        "television", "underholdning", 6, 176, 0.3,
         "series television host episode reality viewers show channel contestant season drama streaming finale "
         "screen presenter quiz broadcast studio jury comedy sitcom premiere cast dancing ratings audience",
     ),
     _topic(
-        "royals", "underholdning", 6, 200, 0.4,
+        "royals", "underholdning", 6, 160, 0.4,
         "queen prince princess king palace royal crown wedding castle throne duchess coronation gown "
         "celebrity couple engagement influencer gala heir monarchy ceremony carriage glamour birthday baby duke",
     ),
     _topic(
-        "film", "underholdning", 5, 240, 0.4,
+        "film", "underholdning", 5, 192, 0.4,
         "film actor actress director cinema hollywood movie oscar role trailer premiere scene blockbuster "
         "script award thriller star sequel producer camera festival villain superhero character stunt plot",
     ),
     _topic(
-        "music", "musik", 5, 220, 0.5,
+        "music", "musik", 5, 176, 0.5,
         "concert singer album band guitar song tour stage lyrics drummer melody festival rapper vinyl "
         "chart pop rock orchestra vocalist encore hit piano tickets choir bass recording",
     ),
     _topic(
-        "finance", "privatokonomi", 6, 200, -0.1,
+        "finance", "privatokonomi", 6, 160, -0.1,
         "bank savings inflation interest loan pension tax stocks investors money income debt economy "
         "shares prices salary market currency wallet dividend profit wealth budget insurance fees recession",
     ),
     _topic(
-        "housing", "privatokonomi", 4, 260, 0.0,
+        "housing", "privatokonomi", 4, 208, 0.0,
         "house apartment mortgage rent landlord tenant garden roof kitchen property estate villa renovation "
         "neighbourhood buyer broker bathroom cottage basement floor heating building bricks windows terrace lease",
     ),
     _topic(
-        "food", "forbrug", 4, 320, 0.5,
+        "food", "forbrug", 4, 256, 0.5,
         "recipe chef restaurant bread cheese chocolate dinner wine kitchen vegetables meat supermarket sauce "
         "baking taste salad coffee breakfast potatoes dessert butter beer menu spices soup cake",
     ),
     _topic(
-        "technology", "forbrug", 4, 260, 0.1,
+        "technology", "forbrug", 4, 208, 0.1,
         "smartphone app computer software laptop hackers internet battery robot algorithm password gadget screen "
         "data chip privacy startup download network browser camera update website wireless keyboard device",
     ),
     _topic(
-        "cars", "bil", 4, 300, 0.1,
+        "cars", "bil", 4, 240, 0.1,
         "car engine electric driver motorway petrol vehicle brakes hybrid tyres speed diesel charging "
         "garage wheels truck traffic sedan horsepower licence gearbox parking seatbelt dealer mileage motor",
     ),
     _topic(
-        "travel", "ferie", 4, 320, 0.5,
+        "travel", "ferie", 4, 256, 0.5,
         "holiday beach hotel airport flight island passengers luggage tourists vacation resort passport airline "
         "cruise destination suitcase sunbathing trip museum guide pool booking sightseeing village harbour map",
     ),
     _topic(
-        "relationships", "sex_og_samliv", 4, 340, 0.2,
+        "relationships", "sex_og_samliv", 4, 272, 0.2,
         "love dating marriage partner divorce jealous romance intimacy kiss boyfriend girlfriend husband wife "
         "affair flirting breakup passion desire bedroom cheating trust attraction single therapist couple feelings",
     ),
 )  # fmt: skip
 """The latent topics; `tau_minutes` is the decay time of the attraction of their articles."""
 
-FILLER = tuple(
+FILLER = _words(
     "the a of in for after with on now new says why how this they his her over before about more big "
-    "today people will has been year first two from another many".split()
+    "today people will has been year first two from another many"
 )
 SENTIMENTS = ("Negative", "Neutral", "Positive")
 

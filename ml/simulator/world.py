@@ -13,11 +13,13 @@ from ml.simulator.text import CATEGORIES, TOPICS
 
 SECONDS_PER_DAY = 86_400
 READING_HOURS = np.array(
-    [1.2, 0.6, 0.4, 0.3, 0.5, 1.5, 3.5, 5.0, 5.2, 5.0, 5.0, 5.2, 5.8, 5.2, 4.8, 5.0, 5.4, 5.4, 5.2, 5.6, 6.2, 6.4, 5.0, 2.8]
+    [1.2, 0.6, 0.4, 0.3, 0.5, 1.5, 3.5, 5.0, 5.2, 5.0, 5.0, 5.2, 5.8, 5.2,
+     4.8, 5.0, 5.4, 5.4, 5.2, 5.6, 6.2, 6.4, 5.0, 2.8]
 )  # fmt: skip
 """Relative number of sessions that start in each local hour of the day."""
 PUBLISHING_HOURS = np.array(
-    [1.0, 0.5, 0.4, 0.4, 0.8, 2.5, 5.0, 6.0, 6.5, 6.5, 6.5, 6.5, 6.5, 6.5, 6.0, 6.0, 6.0, 5.5, 5.0, 5.0, 5.0, 4.5, 3.0, 1.8]
+    [1.0, 0.5, 0.4, 0.4, 0.8, 2.5, 5.0, 6.0, 6.5, 6.5, 6.5, 6.5,
+     6.5, 6.5, 6.0, 6.0, 6.0, 5.5, 5.0, 5.0, 5.0, 4.5, 3.0, 1.8]
 )  # fmt: skip
 """Relative number of articles published in each local hour of the day."""
 WEEKDAYS = np.array([1.0, 1.02, 1.0, 1.05, 1.0, 0.85, 0.92])

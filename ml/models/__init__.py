@@ -1,0 +1,46 @@
+"""The registry of models: a new model is one new file and one line here.
+
+Belongs here: the name, kind and loader of every model. Does not belong here: scoring code.
+"""
+
+from pathlib import Path
+
+from ml.errors import UsageError
+from ml.models.base import Embeds, Model, ModelSpec
+from ml.models.cooccurrence import Cooccurrence, CooccurrencePopular
+from ml.models.popular import Popular
+from ml.models.random import Random
+
+__all__ = ["MODELS", "Embeds", "Model", "ModelSpec", "model_spec"]
+
+
+def _snert(checkpoint: Path | None) -> Model:
+    from ml.models.snert import Snert  # brings torch, which reading the registry must not
+
+    if checkpoint is None:
+        raise UsageError("snert needs the folder of a checkpoint")
+    return Snert.load(checkpoint)
+
+
+MODELS = {
+    spec.name: spec
+    for spec in (
+        ModelSpec("popular_15", False, False, lambda _: Popular(15)),
+        ModelSpec("popular_60", False, False, lambda _: Popular(60)),
+        ModelSpec("popular_240", False, False, lambda _: Popular(240)),
+        ModelSpec("popular_1440", False, False, lambda _: Popular(1440)),
+        ModelSpec("popular_15_paper_window", False, False, lambda _: Popular(15, paper_window=True), strict=False),
+        ModelSpec("cooccurrence", False, False, lambda _: Cooccurrence()),
+        ModelSpec("cooccurrence_popular", False, False, lambda _: CooccurrencePopular()),
+        ModelSpec("random", False, False, lambda _: Random()),
+        ModelSpec("snert", True, True, _snert, recipe="snert_quick"),
+    )
+}
+"""Every model by name, baselines first."""
+
+
+def model_spec(name: str) -> ModelSpec:
+    """The registry's line for `name`; raises UsageError naming the known models."""
+    if name not in MODELS:
+        raise UsageError(f"unknown model {name!r}: choose from {', '.join(MODELS)}")
+    return MODELS[name]

@@ -1,0 +1,132 @@
+"""Canonical tables from rows that a reader has brought into canonical columns.
+
+Belongs here: rules, exact repetitions, order and types of `articles`, `clicks` and `impressions`. Does not belong
+here: source columns.
+
+Frames here have canonical column names, times as int64 ms, and `source`. Missing optional columns become null.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from ml import schema
+from ml.readers.rules import SOURCE, Judged, bad_ids, bad_time, counted, judge
+
+_CLICK = (schema.CLICK_TIME, schema.USER_ID, schema.ARTICLE_ID)
+_IMPRESSION = (schema.CLICK_TIME, schema.IMPRESSION_ID, schema.USER_ID)
+
+
+@dataclass(frozen=True, slots=True)
+class Canonical:
+    """A table in order, as a frame; its quarantined rows; its figures (`DayTables.counts`)."""
+
+    rows: pl.DataFrame
+    held_back: pa.Table
+    counts: dict[str, int]
+
+
+def clicks(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
+    """Clicks within [start, end), sorted by (time, user_id, article_id), one for each such triple.
+
+    Of repetitions the row with an impression is kept, then the one with a read time, then the smallest values. A
+    negative read time is unknown: it becomes null and is counted.
+    """
+    rules = [*bad_ids(schema.USER_ID, schema.ARTICLE_ID), *bad_time(schema.CLICK_TIME, start_ms, end_ms)]
+    judged = judge(complete(rows, schema.CLICKS), "clicks", rules)
+    kept = judged.kept
+    read_time = pl.col(schema.READ_TIME)
+    negative = int(kept.select((read_time < 0).sum()).item())
+    kept = kept.with_columns(pl.when(read_time >= 0).then(read_time).alias(schema.READ_TIME))
+    order = [*_CLICK, schema.IMPRESSION_ID, schema.READ_TIME, schema.SCROLL, schema.SESSION_ID, *schema.CONTEXT]
+    kept = kept.sort(order, nulls_last=True, maintain_order=True).unique(_CLICK, keep="first", maintain_order=True)
+    figures = counted(len(rows), len(kept), len(judged.held_back))
+    return Canonical(kept, judged.held_back, figures | {"negative_read_time": negative})
+
+
+def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
+    """Impressions within [start, end), sorted by (time, impression_id, user_id), each id once.
+
+    Id 0 is the published mark of beyond-accuracy requests and may repeat. An impression with a click on an article
+    that it did not show is held back (its click stays a click); so are later impressions that reuse an id.
+    """
+    rules = [
+        *bad_ids(schema.IMPRESSION_ID, schema.USER_ID),
+        *bad_time(schema.CLICK_TIME, start_ms, end_ms),
+        ("empty_inview", pl.col(schema.INVIEW).list.len().fill_null(0) == 0),
+        ("null_id", pl.col(schema.INVIEW).list.drop_nulls().list.len() < pl.col(schema.INVIEW).list.len()),
+        ("clicked_not_in_view", _unseen_clicks() > 0),
+    ]
+    judged = judge(complete(rows, schema.IMPRESSIONS), "impressions", rules)
+    kept = judged.kept.sort([*_IMPRESSION, SOURCE], maintain_order=True)
+    kept = kept.unique([c for c in kept.columns if c != SOURCE], keep="first", maintain_order=True)
+    reused = pl.col(schema.IMPRESSION_ID).is_first_distinct().not_() & (pl.col(schema.IMPRESSION_ID) != 0)
+    single = judge(kept, "impressions", [("duplicate_impression_id", reused)])
+    held_back = pa.concat_tables([judged.held_back, single.held_back])
+    return Canonical(single.kept, held_back, counted(len(rows), len(single.kept), len(held_back)))
+
+
+def _unseen_clicks() -> pl.Expr:
+    """Number of an impression's clicked articles that were not in view."""
+    return pl.col(schema.CLICKED).list.set_difference(pl.col(schema.INVIEW)).list.len()
+
+
+def articles(listed: pl.DataFrame, seen: pl.DataFrame, end_ms: int) -> Canonical:
+    """Articles of the day, sorted by (published, article_id): the `listed` ones published before `end_ms`, and those
+    that only appeared (`first_seen`). Of rows with one id the one modified last is kept."""
+    rules = [*bad_ids(schema.ARTICLE_ID), ("null_time", pl.col(schema.PUBLISHED).is_null())]
+    rules.append(("outside_day", pl.col(schema.PUBLISHED) >= end_ms))
+    judged = judge(complete(listed, schema.ARTICLES), "articles", rules)
+    modified_last = [schema.ARTICLE_ID, schema.MODIFIED, schema.PUBLISHED]
+    kept = judged.kept.sort(modified_last, descending=[False, True, False], nulls_last=True, maintain_order=True)
+    kept = kept.unique(maintain_order=True, keep="first")
+    single = judge(kept, "articles", [("duplicate_article_id", pl.col(schema.ARTICLE_ID).is_first_distinct().not_())])
+    held_back = pa.concat_tables([judged.held_back, single.held_back])
+    final = pl.concat([single.kept, complete(seen, schema.ARTICLES)]).sort(schema.PUBLISHED, schema.ARTICLE_ID)
+    figures = counted(len(listed) + len(seen), len(final), len(held_back))
+    return Canonical(final, held_back, figures | {"first_seen": len(seen)})
+
+
+def first_seen(clicked: pl.DataFrame, shown: pl.DataFrame | None = None) -> pl.DataFrame:
+    """The first time each article appears, in a click or in view: article_id, published, published_is_first_seen."""
+    parts = [clicked.select(schema.ARTICLE_ID, schema.CLICK_TIME)]
+    if shown is not None and len(shown):
+        inview = pl.col(schema.INVIEW).alias(schema.ARTICLE_ID)
+        parts.append(shown.select(inview, schema.CLICK_TIME).explode(schema.ARTICLE_ID))
+    first = pl.concat(parts).group_by(schema.ARTICLE_ID).agg(pl.col(schema.CLICK_TIME).min().alias(schema.PUBLISHED))
+    return first.sort(schema.ARTICLE_ID).with_columns(pl.lit(True).alias("published_is_first_seen"))
+
+
+def complete(rows: pl.DataFrame, target: pa.Schema) -> pl.DataFrame:
+    """`rows` with all columns of `target` (null where missing) and `source`, in order, in Polars' types for them;
+    times stay int64."""
+    types = {f.name: pl.Int64 if f.type == schema.TIME else polars_type(f.type) for f in target} | {SOURCE: pl.String()}
+    have = set(rows.columns)
+    return rows.select(
+        (pl.col(name) if name in have else pl.lit(None)).cast(kind, strict=False).alias(name)
+        for name, kind in types.items()
+    )
+
+
+def empty(target: pa.Schema) -> pl.DataFrame:
+    """No rows, in the columns of `complete`."""
+    return complete(pl.DataFrame(schema=dict.fromkeys(target.names, pl.Null)), target)
+
+
+def polars_type(kind: pa.DataType) -> pl.DataType:
+    """The Polars type of an Arrow type."""
+    series = pl.from_arrow(pa.array([], kind))
+    assert isinstance(series, pl.Series)
+    return series.dtype
+
+
+def conform(rows: pl.DataFrame, target: pa.Schema) -> pa.Table:
+    """The rows as an Arrow table of schema `target`."""
+    return rows.select(target.names).to_arrow().cast(target)
+
+
+def quarantined(tables: Sequence[Canonical | Judged]) -> pa.Table:
+    """All held-back rows, in the order of the tables."""
+    return pa.concat_tables([t.held_back for t in tables]).combine_chunks()

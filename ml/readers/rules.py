@@ -1,0 +1,97 @@
+"""Row-level rules: which rows stay out of a table, with the reason, and which are exact repetitions.
+
+Belongs here: rules that hold for every layout, and the form of quarantined rows. Does not belong here: parsing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+import pyarrow as pa
+
+from ml import schema
+from ml.clock import MS_PER_DAY, DayClock
+from ml.datasets import Dataset
+
+SOURCE = "source"
+"""Name of the column that says which source file a raw row came from. Columns that start with "__" are a reader's own
+and never written."""
+
+_REASON = "__reason"
+
+Rule = tuple[str, pl.Expr]
+"""A reason, and the expression that is true for the rows it holds back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Rows that passed, and the quarantined ones (schema `QUARANTINE`)."""
+
+    kept: pl.DataFrame
+    held_back: pa.Table
+
+
+def judge(rows: pl.DataFrame, table: str, rules: Sequence[Rule]) -> Judged:
+    """Splits `rows` by `rules`; a row that breaks several is held back for the first. Order is kept."""
+    if not len(rows):
+        return Judged(rows, schema.QUARANTINE.empty_table())
+    reason = pl.coalesce([pl.when(broken.fill_null(False)).then(pl.lit(name)) for name, broken in rules])
+    judged = rows.with_columns(reason.alias(_REASON))
+    bad = judged.filter(pl.col(_REASON).is_not_null())
+    return Judged(judged.filter(pl.col(_REASON).is_null()).drop(_REASON), quarantine(bad, table, pl.col(_REASON)))
+
+
+def quarantine(rows: pl.DataFrame, table: str, reason: pl.Expr) -> pa.Table:
+    """Rows in the form of `schema.QUARANTINE`: the source file from their column `source`, the row as JSON."""
+    if not len(rows):
+        return schema.QUARANTINE.empty_table()
+    content = pl.struct(pl.exclude(SOURCE, "^__.*$")).struct.json_encode()
+    shaped = rows.select(
+        pl.lit(table).alias("table"), reason.alias(schema.REASON), pl.col(SOURCE).cast(pl.String), content.alias("row")
+    )
+    return shaped.to_arrow().cast(schema.QUARANTINE)
+
+
+def bad_ids(*columns: str) -> list[Rule]:
+    """Ids that are missing or negative."""
+    null = pl.any_horizontal([pl.col(c).is_null() for c in columns])
+    negative = pl.any_horizontal([pl.col(c) < 0 for c in columns])
+    return [("null_id", null), ("negative_id", negative)]
+
+
+def bad_time(column: str, start_ms: int, end_ms: int) -> list[Rule]:
+    """Times (int64 ms) that are missing or outside [start, end)."""
+    return [
+        ("null_time", pl.col(column).is_null()),
+        ("outside_day", (pl.col(column) < start_ms) | (pl.col(column) >= end_ms)),
+    ]
+
+
+def day_of(time_ms: pl.Expr, clock: DayClock) -> pl.Expr:
+    """The partition day (date) of times in ms; null where the time is null."""
+    shifted = time_ms - clock.start(date(1970, 1, 1))
+    return (shifted // MS_PER_DAY).cast(pl.Int32, strict=False).cast(pl.Date)
+
+
+def outside_days(day: str, dataset: Dataset) -> list[Rule]:
+    """Days (date) that are unknown or not among the dataset's."""
+    return [
+        ("null_time", pl.col(day).is_null()),
+        ("outside_days", ~pl.col(day).is_between(dataset.first_day, dataset.last_day)),
+    ]
+
+
+def milliseconds(column: str) -> pl.Expr:
+    """A timestamp column as int64 ms since the epoch; times without a zone are UTC."""
+    return pl.col(column).cast(pl.Datetime("ms")).cast(pl.Int64)
+
+
+def counted(rows_in: int, published: int, quarantined: int) -> dict[str, int]:
+    """The figures of one table; what is neither published nor quarantined was an exact repetition."""
+    return {
+        "rows_in": rows_in,
+        "published": published,
+        "quarantined": quarantined,
+        "duplicates": rows_in - published - quarantined,
+    }

@@ -1,0 +1,205 @@
+"""Interactions and sessions: the reader-sorted clicks of a window, and session-target pairs as ranges into them.
+
+Belongs here: the DuckDB query that makes `interactions`, enumeration of targets with their history (document 1,
+Sec. 3.4), the exclusion mask (Eq. 3.2). Does not belong here: which times are targets (`ml.splits`), what a model may
+know at one (`ml.asof`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numba as nb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ml import schema
+from ml.errors import DataError
+from ml.log import Clicks, int_array
+
+GAP_MINUTES = 30
+REACH = 5
+"""The exclusion mask holds this many clicks before and after the target (Eq. 3.2)."""
+
+MASK_WIDTH = 2 * REACH + 1
+_ROW_GROUP = 1 << 17
+_DIGEST = b"interactions"
+
+_KEYS = (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)
+_REST = tuple(n for n in schema.INTERACTIONS.names if n not in (*_KEYS, schema.SESSION_ID))
+_CLICK_ORDER = ", ".join([schema.CLICK_TIME, schema.ARTICLE_ID, "source_session", *_REST])
+
+INTERACTIONS_SQL = f"""
+WITH clicks AS (
+    SELECT user_id, article_id, epoch_ms(time) AS time, session_id AS source_session, {", ".join(_REST)}
+    FROM read_parquet($files)
+    WHERE epoch_ms(time) >= $start AND epoch_ms(time) < $stop
+),
+marked AS (
+    SELECT *, CASE
+        WHEN lag(time) OVER reader IS NULL THEN 0
+        WHEN source_session IS NOT NULL AND lag(source_session) OVER reader IS NOT NULL
+            THEN CAST(source_session <> lag(source_session) OVER reader AS BIGINT)
+        ELSE CAST(time - lag(time) OVER reader >= $gap AS BIGINT) END AS opens
+    FROM clicks WINDOW reader AS (PARTITION BY user_id ORDER BY {_CLICK_ORDER})
+),
+numbered AS (
+    SELECT *, CAST(sum(opens) OVER (
+        PARTITION BY user_id ORDER BY {_CLICK_ORDER} ROWS UNBOUNDED PRECEDING
+    ) AS BIGINT) AS session_id
+    FROM marked
+)
+SELECT {", ".join(schema.INTERACTIONS.names)} FROM numbered ORDER BY user_id, {_CLICK_ORDER}
+"""
+"""Clicks of `$files` with $start <= time < $stop (ms), sorted, with sessions numbered 0.. within the reader. A session
+begins where the source's session changes and, where the source names none, after $gap ms without a click."""
+
+SESSIONS_SQL = """
+SELECT t.user_id,
+       list(h.article_id ORDER BY h.row) FILTER (WHERE h.time < t.time) AS history,
+       list(h.time ORDER BY h.row) FILTER (WHERE h.time < t.time) AS history_times,
+       t.article_id AS target, t.time AS target_time, r.split
+FROM session_ranges r
+JOIN interactions t ON t.row = r.target
+JOIN interactions h ON h.user_id = t.user_id AND h.row >= r.first AND h.row < r.target
+GROUP BY ALL
+ORDER BY t.row
+"""
+"""Readable histories from `session_ranges` and `interactions` (with its row number as column `row`)."""
+
+
+def build_interactions(
+    con: duckdb.DuckDBPyConnection,
+    click_files: list[Path],
+    out: Path,
+    start_ms: int,
+    end_ms: int,
+    gap_minutes: int = GAP_MINUTES,
+) -> int:
+    """Write the clicks with start_ms <= time < end_ms of daily `clicks` files as `interactions` parquet (schema
+    `INTERACTIONS`); the number of rows.
+
+    Sorting and windows run out of core within the connection's memory limit; the same clicks give the same bytes
+    whatever the number of threads. Raises DataError naming the file that lacks a column.
+    """
+    for path in click_files:
+        missing = set(schema.INTERACTIONS.names) - set(pq.read_schema(path).names)
+        if missing:
+            raise DataError(f"{path}: no column {min(missing)!r}: rebuild the clicks of that day")
+    rows = 0
+    with pq.ParquetWriter(out, schema.INTERACTIONS, compression="zstd") as writer:
+        for table in _row_groups(con, click_files, start_ms, end_ms, gap_minutes):
+            writer.write_table(table, row_group_size=_ROW_GROUP)
+            rows += table.num_rows
+    return rows
+
+
+def _row_groups(
+    con: duckdb.DuckDBPyConnection, files: list[Path], start_ms: int, end_ms: int, gap_minutes: int
+) -> Iterator[pa.Table]:
+    """The query's rows in tables of `_ROW_GROUP`, whatever the engine's own batches are."""
+    if not files:
+        return
+    values = {"files": [str(f) for f in files], "start": start_ms, "stop": end_ms, "gap": gap_minutes * 60_000}
+    waiting: list[pa.RecordBatch] = []
+    held = 0
+    for batch in con.execute(INTERACTIONS_SQL, values).to_arrow_reader(_ROW_GROUP):
+        waiting.append(batch)
+        held += batch.num_rows
+        while held >= _ROW_GROUP:
+            table = pa.Table.from_batches(waiting)
+            yield _typed(table.slice(0, _ROW_GROUP))
+            waiting = table.slice(_ROW_GROUP).to_batches()
+            held -= _ROW_GROUP
+    if held:
+        yield _typed(pa.Table.from_batches(waiting))
+
+
+def _typed(table: pa.Table) -> pa.Table:
+    """In schema `INTERACTIONS`: DuckDB knows no timestamp in ms with a zone, so times come as integers."""
+    return table.combine_chunks().cast(schema.INTERACTIONS)
+
+
+def session_ranges(
+    clicks: Clicks, spans: dict[str, tuple[int, int]], max_history: int = 64, min_history: int = 1
+) -> pa.Table:
+    """Targets of each split and their history as rows [first, target) of `clicks` (schema `SESSIONS`), by split in the
+    order of `spans` (name -> [start, end) of target times in ms), then by row.
+
+    A history holds the last `max_history` clicks strictly before the target; targets with fewer than `min_history` are
+    left out. Clicks in the target's own millisecond may stand between them: they are no history.
+    """
+    first, known = _ranges(clicks.user, clicks.time, max_history)
+    firsts, targets, names = [], [], []
+    for name, (start, end) in spans.items():
+        target = np.flatnonzero((clicks.time >= start) & (clicks.time < end) & (known >= min_history))
+        firsts.append(first[target])
+        targets.append(target)
+        names.append(np.full(len(target), len(names)))
+    codes = np.concatenate(names) if names else np.zeros(0, dtype=np.int64)
+    split = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(list(spans), pa.string()))
+    columns = [np.concatenate(c) if c else np.zeros(0, dtype=np.int64) for c in (firsts, targets)]
+    return pa.Table.from_arrays([*map(pa.array, columns), split.cast(pa.string())], schema=schema.SESSIONS)
+
+
+@nb.njit(cache=True, nogil=True)
+def _ranges(user: np.ndarray, time: np.ndarray, max_history: int) -> tuple[np.ndarray, np.ndarray]:
+    """(first history row, number of history clicks) of every click."""
+    first, known = np.empty(len(user), np.int64), np.empty(len(user), np.int64)
+    begin = stop = 0
+    for row in range(len(user)):
+        if row == 0 or user[row] != user[row - 1]:
+            begin = stop = row
+        elif time[row] != time[row - 1]:
+            stop = row
+        first[row] = max(begin, stop - max_history)
+        known[row] = stop - first[row]
+    return first, known
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """Session ranges as arrays: `first`, `target` int64 [S] rows of the interactions, `split` str [S]."""
+
+    first: np.ndarray
+    target: np.ndarray
+    split: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def write_sessions(table: pa.Table, path: Path, digest: str) -> None:
+    """Write ranges as parquet, bound to the interactions with content digest `digest`."""
+    bound = table.cast(schema.SESSIONS).replace_schema_metadata({_DIGEST: digest.encode()})
+    pq.write_table(bound, path, compression="zstd")
+
+
+def read_sessions(path: Path, digest: str) -> Sessions:
+    """Read ranges. Raises DataError when they were made for interactions other than those of `digest`."""
+    table = pq.read_table(path)
+    bound = (table.schema.metadata or {}).get(_DIGEST, b"").decode()
+    if bound != digest:
+        raise DataError(
+            f"{path}: made for interactions {bound or '(unknown)'}, not for {digest}: rebuild session_splits"
+        )
+    split = table.column("split").to_numpy(zero_copy_only=False).astype(str)
+    return Sessions(int_array(table, "first"), int_array(table, "target"), split)
+
+
+def exclusion_mask(clicks: Clicks, targets: np.ndarray, boundary_ms: int) -> np.ndarray:
+    """Articles that must not serve as negatives of the clicks at rows `targets` (int64 [B]): the reader's five clicks
+    before, the target, five after (Eq. 3.2), those after cut at `boundary_ms`, where training ends.
+
+    int32 [B, 11] catalogue rows in order of the clicks, -1 where there is none.
+    """
+    targets = np.asarray(targets, dtype=np.int64)
+    step = np.arange(-REACH, REACH + 1)
+    row = targets[:, None] + step
+    inside = (row >= 0) & (row < len(clicks))
+    row = np.where(inside, row, targets[:, None])
+    inside &= clicks.user[row] == clicks.user[targets][:, None]
+    inside &= (step <= 0) | (clicks.time[row] < boundary_ms)
+    return np.where(inside, clicks.article[row], -1).astype(np.int32)

@@ -1,0 +1,291 @@
+"""Training of SNeRT: the loop, early stopping, curves and the checkpoint folder; also `python -m ml.train SPEC.json`.
+
+Belongs here: what a training run is given and writes, optimiser and schedule. Does not belong here: batches
+(`ml.batches`), losses (`ml.losses`), validation's measures (`ml.validation`). Needs only torch, NumPy, SciPy,
+scikit-learn, PyArrow, Numba, pydantic and safetensors.
+
+A run is a function of its inputs and seed: on a CPU the same spec gives the same bytes.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from ml.asof import AsOf, AsOfPaths
+from ml.batches import Batch, Batches, dropout_seed
+from ml.errors import DataError, NewsrecError, UsageError
+from ml.features import FittedFeatures
+from ml.losses import info_nce, log_det
+from ml.metrics import average_cosine, relative_effective_rank
+from ml.models.snert import Snert
+from ml.recipes import Recipe
+from ml.sessions import exclusion_mask, read_sessions
+from ml.snert import ArticleTables, SnertNet, save_weights
+from ml.validation import Validation
+
+Progress = Callable[[str], None]
+_AHEAD = 2
+_REPORT_EVERY = 50
+_SPECTRUM_ROWS = 4096
+
+
+class TrainSpec(BaseModel):
+    """What one training run is given. `sessions` are ranges into the interactions whose digest is `sessions_digest`;
+    `train_end` (ms) is where training targets end: the exclusion mask does not look past it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asof: AsOfPaths
+    sessions: Path
+    sessions_digest: str
+    recipe: Recipe
+    seed: int
+    out: Path
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    train_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run found: `metrics` as in metrics.json, `curves` as in curves.json, the folder, and wall-clock seconds of
+    a mean step by part (measured, hence in no file)."""
+
+    metrics: dict[str, float | int | str]
+    curves: list[dict[str, float]]
+    out: Path
+    seconds: dict[str, float]
+
+
+@dataclass
+class _Best:
+    """Early stopping: the best validation so far (Recall@20, then NDCG@20) and its weights."""
+
+    step: int = 0
+    score: tuple[float, float] = (-math.inf, -math.inf)
+    metrics: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    bad: int = 0
+
+    def offer(self, step: int, metrics: dict[str, float], net: SnertNet) -> bool:
+        """Keep the weights if better; True while there was an improvement."""
+        score = tuple(-math.inf if math.isnan(metrics[m]) else metrics[m] for m in ("recall@20", "ndcg@20"))
+        better = not self.weights or score > self.score
+        if better:
+            self.step, self.score, self.metrics, self.bad = step, score, metrics, 0  # type: ignore[assignment]
+            self.weights = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+        else:
+            self.bad += 1
+        return better
+
+
+def train(spec: TrainSpec, progress: Progress = lambda _: None) -> TrainResult:
+    """Train, write the checkpoint folder `spec.out`, and say how it went.
+
+    The folder holds model.safetensors, features.safetensors, features.json, recipe.json, curves.json and metrics.json.
+    Raises DataError where there is nothing to train on or the loss is not finite, UsageError for a missing device.
+    """
+    device = choose_device(spec.device)
+    asof = AsOf.open(spec.asof)
+    sessions = read_sessions(spec.sessions, spec.sessions_digest)
+    targets, validation = (sessions["target"][sessions["split"] == name] for name in ("train", "validation"))
+    if len(targets) == 0:
+        raise DataError(f"{spec.sessions}: no training targets: choose a later as-of day or a longer training window")
+    recipe = spec.recipe
+    fitted = FittedFeatures.fit(recipe, asof, targets)
+    batches = Batches(asof, fitted, recipe, targets, exclusion_mask(asof.clicks, targets, spec.train_end), spec.seed)
+    chosen = Validation.choose(asof, validation, recipe.validation_cases, spec.seed)
+    with _reproducible(device):
+        torch.manual_seed(dropout_seed(spec.seed, -1 % 2**32))
+        run = _Run(batches, chosen, SnertNet(fitted.spec, recipe).to(device), device, progress)
+        best, curves = run.fit()
+    spec.out.mkdir(parents=True, exist_ok=True)
+    metrics: dict[str, float | int | str] = {
+        "steps": run.steps_done,
+        "best_step": best.step,
+        "train_targets": len(targets),
+        "validation_cases": len(chosen.cases),
+        "validation_impressions": len(chosen.shown),
+        "families": " ".join(fitted.spec.families),
+        **{name: value for name, value in best.metrics.items() if not math.isnan(value)},
+    }
+    save_weights(run.net, spec.out / "model.safetensors")
+    fitted.save(spec.out)
+    _write_json(recipe.model_dump(mode="json"), spec.out / "recipe.json")
+    _write_json(curves, spec.out / "curves.json")
+    _write_json(metrics, spec.out / "metrics.json")
+    return TrainResult(metrics, curves, spec.out, {k: v / max(run.steps_done, 1) for k, v in run.seconds.items()})
+
+
+class _Run:
+    """The loop over steps of one network on one device."""
+
+    def __init__(
+        self, batches: Batches, validation: Validation, net: SnertNet, device: str, progress: Progress
+    ) -> None:
+        self.batches, self.validation, self.net, self.device, self.progress = batches, validation, net, device, progress
+        self.recipe = batches.recipe
+        self.tables = ArticleTables.build(batches.asof, batches.fitted, device)
+        epochs = self.recipe.epochs * math.ceil(len(batches) / self.recipe.batch)
+        self.steps = min(self.recipe.steps, epochs)
+        self.optimiser = torch.optim.AdamW(_groups(net, self.recipe.weight_decay), lr=self.recipe.lr)
+        self.seconds = {"wait for data": 0.0, "forward": 0.0, "backward": 0.0}
+        self.steps_done = 0
+
+    def fit(self) -> tuple[_Best, list[dict[str, float]]]:
+        """Train to the end or until validation stops improving; the network ends with the best weights."""
+        best, curves = _Best(), []
+        started = time.monotonic()
+        for step, batch in enumerate(self._batches()):
+            point = self._step(step, batch)
+            done = self.steps_done = step + 1
+            if done % self.recipe.eval_every == 0 or done == self.steps:
+                measured = self.validation.measure(self.batches.asof, self._model())
+                point |= {name: value for name, value in measured.items() if not math.isnan(value)}
+                best.offer(done, measured, self.net)
+            if "recall@20" in point or done % _REPORT_EVERY == 0 or done == 1:
+                curves.append({"step": float(done), **point})
+                self.progress(self._message(done, point, time.monotonic() - started))
+            if best.bad >= self.recipe.patience:
+                break
+        self.net.load_state_dict(best.weights)
+        return best, curves
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches in order, made a little ahead in one other thread."""
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+            waiting: list[Future[Batch]] = [pool.submit(self.batches.make, s) for s in range(min(_AHEAD, self.steps))]
+            for step in range(self.steps):
+                before = time.monotonic()
+                batch = waiting.pop(0).result()
+                self.seconds["wait for data"] += time.monotonic() - before
+                if step + _AHEAD < self.steps:
+                    waiting.append(pool.submit(self.batches.make, step + _AHEAD))
+                yield batch
+            for future in waiting:
+                future.cancel()
+
+    def _step(self, step: int, batch: Batch) -> dict[str, float]:
+        """One update; the point of the curves."""
+        before = time.monotonic()
+        self.net.train()
+        torch.manual_seed(dropout_seed(self.batches.seed, step))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.lr * schedule(step, self.steps, self.recipe.warmup)
+        bf16 = self.recipe.precision == "bf16" and self.device == "cuda"
+        with torch.autocast(device_type=self.device, dtype=torch.bfloat16, enabled=bf16):
+            user, articles = self.net(self.tables, batch.history, batch.articles)
+        nce, spectrum, distinct = self._losses(batch, user, articles)
+        loss = nce + self.recipe.lambda_logdet * spectrum
+        middle = time.monotonic()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
+        if not (math.isfinite(float(loss.detach())) and math.isfinite(float(norm))):
+            raise DataError(
+                f"recipe {self.recipe.name!r}: the loss is not finite at step {step + 1} "
+                f"(nce {float(nce.detach()):g}, logdet {float(spectrum.detach()):g}): lower lr or raise ridge"
+            )
+        self.optimiser.step()
+        self.seconds["forward"] += middle - before
+        self.seconds["backward"] += time.monotonic() - middle
+        point = {"loss": float(loss.detach()), "nce": float(nce.detach()), "logdet": float(spectrum.detach())}
+        wanted = (step + 1) % self.recipe.eval_every == 0 or step in (0, self.steps - 1)
+        return point | (_spectrum(user, distinct) if wanted else {})
+
+    def _losses(self, batch: Batch, user: Tensor, articles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """InfoNCE, the log-determinant term and the vectors of the distinct articles."""
+        grid = articles.view(len(user), -1, articles.shape[1])
+        valid = torch.from_numpy(batch.valid).to(self.device)
+        log_q = None if batch.log_q is None else torch.from_numpy(batch.log_q).to(self.device)
+        nce = info_nce(user, grid[:, 0], grid[:, 1:], valid, self.recipe.temperature, log_q)
+        distinct = articles[torch.from_numpy(batch.distinct).to(self.device)]
+        return nce, log_det(user, distinct, self.recipe.ridge), distinct
+
+    def _model(self) -> Snert:
+        return Snert(self.net, self.batches.fitted, self.recipe, self.device)
+
+    def _message(self, done: int, point: dict[str, float], elapsed: float) -> str:
+        left = elapsed / done * (self.steps - done)
+        shown = " ".join(f"{k} {point[k]:.4f}" for k in ("loss", "nce", "recall@20", "ndcg@20", "auc") if k in point)
+        parts = ", ".join(f"{name} {1000 * s / done:.0f}" for name, s in self.seconds.items())
+        return f"step {done}/{self.steps}: {shown}; {left:.0f} s left at most (ms a step: {parts})"
+
+
+def choose_device(name: str) -> str:
+    """`cpu` or `cuda`; `auto` takes CUDA where there is one. Raises UsageError for CUDA that is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda was asked for, but torch finds none: use --device cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Factor of the learning rate at `step` (from 0): linear over the first `warmup` share, then cosine to 0."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+@contextmanager
+def _reproducible(device: str) -> Iterator[None]:
+    """The caller's random state is kept; on a CPU only deterministic kernels may run."""
+    before = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng():
+        torch.use_deterministic_algorithms(before or device == "cpu")
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+
+def _groups(net: SnertNet, weight_decay: float) -> list[dict[str, object]]:
+    """Weight matrices decay; biases, norms, embeddings and single vectors do not."""
+    tables = {id(m.weight) for m in net.modules() if isinstance(m, torch.nn.Embedding)}
+    decay = [p for p in net.parameters() if p.ndim > 1 and id(p) not in tables]
+    rest = [p for p in net.parameters() if p.ndim <= 1 or id(p) in tables]
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _spectrum(user: Tensor, article: Tensor) -> dict[str, float]:
+    """Collapse measures of a batch (Eq. 2.8, A.10)."""
+    users, articles = (v.detach().float().cpu().numpy()[:_SPECTRUM_ROWS] for v in (user, article))
+    return {
+        "erank_user": relative_effective_rank(users),
+        "erank_article": relative_effective_rank(articles),
+        "cosine_user": average_cosine(users),
+        "cosine_article": average_cosine(articles),
+    }
+
+
+def _write_json(value: object, path: Path) -> None:
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m ml.train SPEC.json`: exit code 0 done, 1 failed, 2 bad usage or bad input."""
+    if len(arguments) != 1:
+        print("usage: python -m ml.train SPEC.json", file=sys.stderr)
+        return 2
+    try:
+        spec = TrainSpec.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+        result = train(spec, progress=lambda line: print(line, file=sys.stderr))
+    except (OSError, ValidationError, NewsrecError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, (ValidationError, UsageError)) else 1
+    print(json.dumps(result.metrics, sort_keys=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
