@@ -7,6 +7,7 @@ Does not belong here: what a stage computes.
 import base64
 import getpass
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
@@ -24,6 +25,7 @@ from resources.bindings import RunSettings, ToolBox, Tools
 from resources.code import source_digest
 from resources.lake import Ref, Version, recipe_key
 
+warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*allow_nonexistent_upstream_partitions.*")
 TRANSIENT = (TimeoutError, ConnectionError, BlockingIOError)
 
 
@@ -43,12 +45,16 @@ def models_of(stage: Stage, names: Iterable[str]) -> list[str | None]:
     return [n for n in names if stage.models == "every" or MODELS[n].trains]
 
 
-def needed_models(need: Need, by_name: Mapping[str, Stage], model: str | None, names: Sequence[str]) -> list[str | None]:
+def needed_models(
+    need: Need, by_name: Mapping[str, Stage], model: str | None, names: Sequence[str]
+) -> list[str | None]:
     """Which models' partitions of the needed stage are inputs (none: the stage has no models)."""
     upstream = by_name[need.stage]
     if need.model is None:
         return [None]
-    wanted: list[str | None] = list(names) if need.model == "every" else [BASELINE if need.model == "baseline" else model]
+    wanted: list[str | None] = (
+        list(names) if need.model == "every" else [BASELINE if need.model == "baseline" else model]
+    )
     if need.model == "baseline" and model == BASELINE:
         return []
     return [m for m in wanted if m in models_of(upstream, [str(m)])]
@@ -87,7 +93,9 @@ def key_of(
     return recipe_key({str(v.ref): v for v in inputs}, "".join(code.values()), recipe, seed), recipe, code
 
 
-def build_asset(stage: Stage, dataset: Dataset, model: str | None, by_name: Mapping[str, Stage], names: Sequence[str]) -> Any:
+def build_asset(
+    stage: Stage, dataset: Dataset, model: str | None, by_name: Mapping[str, Stage], names: Sequence[str]
+) -> Any:
     """The Dagster asset of one stage (and model) of one dataset."""
     key = asset_key(dataset, stage, model)
 
@@ -100,7 +108,6 @@ def build_asset(stage: Stage, dataset: Dataset, model: str | None, by_name: Mapp
         kinds=set(stage.kinds),
         pool=stage.pool,
         check_specs=[dg.AssetCheckSpec(n, asset=key) for n in (suite_names(stage.table) if stage.table else [])],
-        backfill_policy=dg.BackfillPolicy.multi_run(1),
         tags={"dataset": dataset.name, **({"model": model} if model else {})},
     )
     def body(context: dg.AssetExecutionContext, settings: RunSettings, toolbox: ToolBox) -> dg.MaterializeResult:  # type: ignore[type-arg]

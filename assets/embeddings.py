@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from assets.stage import Need, Stage, Summary, Work
 from ml import schema
-from ml.coclick_vectors import build_coclick_day
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import reader
@@ -76,6 +75,8 @@ def vector_table(article_id: np.ndarray, vectors: np.ndarray) -> pa.Table:
 
 
 def _coclick(work: Work) -> Summary:
+    from ml.coclick_vectors import build_coclick_day
+
     today = work.one("clicks").file("clicks.parquet")
     before = [v.file("clicks.parquet") for v in work.inputs["earlier_clicks"]]
     clock = work.dataset.clock

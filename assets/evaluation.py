@@ -76,10 +76,15 @@ def _evaluation(
     )
 
 
-EVALUATION_RQ1 = _evaluation("evaluation_rq1", "Global recommendation: Recall@20, NDCG@20 over the live catalogue.", _rq1)
+EVALUATION_RQ1 = _evaluation(
+    "evaluation_rq1", "Global recommendation: Recall@20, NDCG@20 over the live catalogue.", _rq1
+)
 EVALUATION_RQ2 = _evaluation(
     "evaluation_rq2", "In-view ranking: AUC per impression, MRR, nDCG@5/10.", _rq2, recipe=_oracle_recipe
 )
 EVALUATION_RQ3 = _evaluation(
-    "evaluation_rq3", "Beyond accuracy: diversity, serendipity, novelty, coverage, categories.", _rq3, needs=test_needs()
+    "evaluation_rq3",
+    "Beyond accuracy: diversity, serendipity, novelty, coverage, categories.",
+    _rq3,
+    needs=test_needs(),
 )

@@ -6,9 +6,10 @@ Belongs here: gathering the evaluations of one as-of day. Does not belong here: 
 import json
 from typing import Any
 
+from ml.report import build_report
+
 from assets.stage import Need, Stage, Summary, Work
 from ml.datasets import Dataset
-from ml.report import build_report
 from resources.bindings import RunSettings, Tools
 
 QUESTIONS = ("rq1", "rq2", "rq3")

@@ -43,8 +43,10 @@ class AsOfPaths(BaseModel):
 
 
 class AsOf:
-    """What was known at any time of one log. `catalogue`, `clicks`, `impressions` and `articles` are the log itself, for
-    looking up rows that the methods named; whatever depends on a time is asked through a method.
+    """What was known at any time of one log.
+
+    `catalogue`, `clicks`, `impressions` and `articles` are the log itself, for looking up rows that the methods named;
+    whatever depends on a time is asked through a method.
 
     Stability: the methods are what models may rely on; constructor arguments may grow.
     """
@@ -100,12 +102,12 @@ class AsOf:
         return tuple(sorted(family for family, content in self._content.items() if len(content.vectors)))
 
     def available(self, time_ms: np.ndarray) -> np.ndarray:
-        """Number of articles published before the minute of each time began: the catalogue 𝒜_t is this prefix. int64 [B]."""
+        """Number of articles published before the minute of each time began, int64 [B]: the prefix 𝒜_t of the rows."""
         return self.catalogue.available(time_ms)
 
     def age_minutes(self, time_ms: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Minutes from publication of `rows[b, k]` to the start of the minute of `time_ms[b]` (Eq. 3.1); float32 [B, K],
-        0 if published later or unknown (row < 0)."""
+        """Minutes from publication of `rows[b, k]` to the start of the minute of `time_ms[b]`; float32 [B, K], 0 if
+        published later or unknown (row < 0)."""
         if not len(self.catalogue):
             return np.zeros(np.shape(rows), dtype=np.float32)
         age = minute_start(time_ms)[:, None] - self.catalogue.published[np.maximum(rows, 0)]

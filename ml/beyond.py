@@ -44,9 +44,10 @@ class Surroundings:
         clicks = np.bincount(log.article[inside], minlength=n)
         left_out: dict[str, str] = {}
         vectors, version = np.zeros((0, 0), dtype=np.float32), np.full(n, -1)
-        if family is not None:
+        if family is not None and asof.content(family).dim:
             content = asof.content(family)
             vectors, version = content.vectors, content.index(np.array([span["end_ms"]]), np.arange(n)[None])[0]
+            version = np.where(np.any(vectors, axis=1)[version], version, -1)  # zeros point nowhere: as good as none
         if not (version >= 0).any():
             why = (
                 f"no {family} vectors at the end of the test span" if family else "this dataset has no content vectors"

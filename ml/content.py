@@ -60,10 +60,10 @@ class Content:
     def versions(cls, rows: np.ndarray, since: np.ndarray, vectors: np.ndarray, n_articles: int) -> "Content":
         """From versions in any order; of two with the same article and time the later one is kept.
 
-        `rows` int [R] catalogue rows, `since` int64 [R] ms, `vectors` float32 [R, D]. Raises DataError for a row outside
-        the catalogue.
+        `rows` int [R] catalogue rows, `since` int64 [R] ms, `vectors` float32 [R, D]. Raises DataError for a row
+        outside the catalogue.
         """
-        if len(rows) and not (0 <= rows.min() and rows.max() < n_articles):
+        if len(rows) and (rows.min() < 0 or rows.max() >= n_articles):
             raise DataError(f"vectors for article rows outside 0..{n_articles - 1}: rebuild article_features")
         order = np.lexsort((since, rows))
         rows, since = rows[order], since[order].astype(np.int64)
@@ -80,17 +80,20 @@ class Content:
 
         Raises DataError naming the file whose columns, dimension or values are wrong.
         """
-        parts = [_read(path, catalogue) for path in paths]
-        parts = [(path, part) for path, part in zip(paths, parts, strict=True) if len(part[0])]
+        parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for path in paths:
+            part = _read(path, catalogue)
+            if not len(part[0]):
+                continue
+            if parts and part[2].shape[1] != parts[0][2].shape[1]:
+                raise DataError(
+                    f"{path}: vectors of length {part[2].shape[1]}, in the files before it {parts[0][2].shape[1]}: "
+                    "rebuild article_embeddings"
+                )
+            parts.append(part)
         if not parts:
             return cls.empty(len(catalogue))
-        dim = parts[0][1][2].shape[1]
-        for path, (_, _, vectors) in parts:
-            if vectors.shape[1] != dim:
-                raise DataError(
-                    f"{path}: vectors of length {vectors.shape[1]}, but {parts[0][0]} has {dim}: rebuild article_embeddings"
-                )
-        rows, since, vectors = (np.concatenate([part[i] for _, part in parts]) for i in range(3))
+        rows, since, vectors = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         return cls.versions(rows, since, vectors, len(catalogue))
 
     def index(self, time_ms: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -246,8 +246,8 @@ def to_normal(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     forward = np.interp(values, quantiles, references)
     backward = -np.interp(-values, -quantiles[::-1], -references[::-1])
     share = 0.5 * (forward + backward)
-    share = np.where(values - _THRESHOLD < quantiles[0], 0.0, share)
     share = np.where(values + _THRESHOLD > quantiles[-1], 1.0, share)
+    share = np.where(values - _THRESHOLD < quantiles[0], 0.0, share)
     edge = ndtri(_THRESHOLD - np.spacing(1))
     return np.where(np.isnan(values), np.nan, np.clip(ndtri(share), edge, -edge))
 

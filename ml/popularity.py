@@ -23,6 +23,7 @@ from ml.errors import DataError
 WINDOWS = (1, 5, 15, 60, 120, 240, 1440)
 """Window lengths in minutes, the order of the tensor's last axis (document 1, Sec. 3.3)."""
 
+_LONGEST = 100 * 366 * 1440
 _WIDTHS = np.array(WINDOWS, dtype=np.int64)
 _DTYPES = {
     "base": np.int64,
@@ -72,10 +73,12 @@ class Popularity:
         Linear in N and the log's minutes. Raises DataError for a row outside the catalogue.
         """
         article = np.ascontiguousarray(article, dtype=np.int32)
-        if len(article) and not (0 <= article.min() and article.max() < n_articles):
+        if len(article) and (article.min() < 0 or article.max() >= n_articles):
             raise DataError(f"clicks on article rows outside 0..{n_articles - 1}: rebuild article_features")
         minute = minute_of(time_ms)
-        base = int(minute.min()) if len(minute) else 0
+        base, last = (int(minute.min()), int(minute.max())) if len(minute) else (0, 0)
+        if last - base > _LONGEST:
+            raise DataError(f"clicks lie {(last - base) // 525_600} years apart: their times are wrong, rebuild clicks")
         relative = (minute - base).astype(np.int32)
         total_minutes, totals = np.unique(relative, return_counts=True)
         offsets, minutes, cumulative = _cells(article, relative, n_articles)

@@ -8,8 +8,8 @@ know at one (`ml.asof`).
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import numba as nb
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 from ml import schema
 from ml.errors import DataError
 from ml.log import Clicks, int_array
+
+if TYPE_CHECKING:
+    import duckdb
 
 GAP_MINUTES = 30
 REACH = 5
@@ -42,16 +45,17 @@ marked AS (
         WHEN lag(time) OVER reader IS NULL THEN 0
         WHEN source_session IS NOT NULL AND lag(source_session) OVER reader IS NOT NULL
             THEN CAST(source_session <> lag(source_session) OVER reader AS BIGINT)
-        ELSE CAST(time - lag(time) OVER reader >= $gap AS BIGINT) END AS opens
+        ELSE CAST(time - lag(time) OVER reader >= $gap AS BIGINT) END AS opens,
+        row_number() OVER reader AS place
     FROM clicks WINDOW reader AS (PARTITION BY user_id ORDER BY {_CLICK_ORDER})
 ),
 numbered AS (
     SELECT *, CAST(sum(opens) OVER (
-        PARTITION BY user_id ORDER BY {_CLICK_ORDER} ROWS UNBOUNDED PRECEDING
+        PARTITION BY user_id ORDER BY place ROWS UNBOUNDED PRECEDING
     ) AS BIGINT) AS session_id
     FROM marked
 )
-SELECT {", ".join(schema.INTERACTIONS.names)} FROM numbered ORDER BY user_id, {_CLICK_ORDER}
+SELECT {", ".join(schema.INTERACTIONS.names)} FROM numbered ORDER BY user_id, place
 """
 """Clicks of `$files` with $start <= time < $stop (ms), sorted, with sessions numbered 0.. within the reader. A session
 begins where the source's session changes and, where the source names none, after $gap ms without a click."""
@@ -71,7 +75,7 @@ ORDER BY t.row
 
 
 def build_interactions(
-    con: duckdb.DuckDBPyConnection,
+    con: "duckdb.DuckDBPyConnection",
     click_files: list[Path],
     out: Path,
     start_ms: int,
@@ -97,7 +101,7 @@ def build_interactions(
 
 
 def _row_groups(
-    con: duckdb.DuckDBPyConnection, files: list[Path], start_ms: int, end_ms: int, gap_minutes: int
+    con: "duckdb.DuckDBPyConnection", files: list[Path], start_ms: int, end_ms: int, gap_minutes: int
 ) -> Iterator[pa.Table]:
     """The query's rows in tables of `_ROW_GROUP`, whatever the engine's own batches are."""
     if not files:
@@ -105,7 +109,7 @@ def _row_groups(
     values = {"files": [str(f) for f in files], "start": start_ms, "stop": end_ms, "gap": gap_minutes * 60_000}
     waiting: list[pa.RecordBatch] = []
     held = 0
-    for batch in con.execute(INTERACTIONS_SQL, values).to_arrow_reader(_ROW_GROUP):
+    for batch in con.sql(INTERACTIONS_SQL, params=values).to_arrow_reader(_ROW_GROUP):
         waiting.append(batch)
         held += batch.num_rows
         while held >= _ROW_GROUP:
@@ -132,16 +136,12 @@ def session_ranges(
     left out. Clicks in the target's own millisecond may stand between them: they are no history.
     """
     first, known = _ranges(clicks.user, clicks.time, max_history)
-    firsts, targets, names = [], [], []
+    parts = [schema.SESSIONS.empty_table()]
     for name, (start, end) in spans.items():
         target = np.flatnonzero((clicks.time >= start) & (clicks.time < end) & (known >= min_history))
-        firsts.append(first[target])
-        targets.append(target)
-        names.append(np.full(len(target), len(names)))
-    codes = np.concatenate(names) if names else np.zeros(0, dtype=np.int64)
-    split = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(list(spans), pa.string()))
-    columns = [np.concatenate(c) if c else np.zeros(0, dtype=np.int64) for c in (firsts, targets)]
-    return pa.Table.from_arrays([*map(pa.array, columns), split.cast(pa.string())], schema=schema.SESSIONS)
+        split = pa.repeat(pa.scalar(name), len(target))
+        parts.append(pa.Table.from_arrays([pa.array(first[target]), pa.array(target), split], schema=schema.SESSIONS))
+    return pa.concat_tables(parts)
 
 
 @nb.njit(cache=True, nogil=True)

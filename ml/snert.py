@@ -63,7 +63,7 @@ class ArticleEncoder(nn.Module):
     def __init__(self, spec: FeatureSpec, recipe: Recipe) -> None:
         super().__init__()
         self.spec = spec
-        self.perturbation: dict[str, Perturbation] = {**recipe.perturbation}
+        self.perturbation: dict[str, Perturbation] = {str(f): p for f, p in recipe.perturbation.items()}
         self.content = nn.ModuleDict(
             {f: nn.Linear(dim, recipe.hidden, bias=False) for f, dim in spec.content_dims.items()}
         )
@@ -177,12 +177,11 @@ class UserEncoder(nn.Module):
 
     def forward(self, articles: Tensor, history: HistoryInputs) -> Tensor:
         """Reader vectors of unit length [B, d]; `articles` [n, d] are the vectors of the history's articles."""
-        states, mask = self.states(articles, history)
-        weights = self.attention(states, mask)
-        return F.normalize((weights.unsqueeze(-1) * states).sum(1).float(), dim=-1)
+        return self.pool(*self.embed(articles, history))
 
-    def states(self, articles: Tensor, history: HistoryInputs) -> tuple[Tensor, Tensor]:
-        """Hidden states H [B, L, d] and which positions are real, bool [B, L]; L is the batch's longest history."""
+    def embed(self, articles: Tensor, history: HistoryInputs) -> tuple[Tensor, Tensor]:
+        """Interaction embeddings [B, L, d] and which positions are real, bool [B, L]; position 0 is the most recent
+        click, L the batch's longest history (at least 1)."""
         device = articles.device
         owner, slot, gap, read, running = (
             torch.from_numpy(a).to(device)
@@ -198,9 +197,19 @@ class UserEncoder(nn.Module):
         none = ~mask[:, 0]
         x = torch.cat([torch.where(none[:, None], self.empty.to(x.dtype), x[:, 0])[:, None], x[:, 1:]], dim=1)
         mask[:, 0] = True
+        return x, mask
+
+    def pool(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Reader vectors [B, d] of embedded interactions: transformer stack, attention pooling (Eq. 4.1)."""
+        states = self.encode(x, mask)
+        weights = self.attention(states, mask)
+        return F.normalize((weights.unsqueeze(-1) * states).sum(1).float(), dim=-1)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states H [B, L, d] of the encoder stack."""
         for block in self.blocks:
             x = block(x, mask)
-        return self.norm(x), mask
+        return self.norm(x)
 
     def attention(self, states: Tensor, mask: Tensor) -> Tensor:
         """Pooling weights softmax(Hᵀq) [B, L] (Eq. 4.1), exactly 0 where `mask` is False."""

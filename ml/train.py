@@ -98,7 +98,7 @@ def train(spec: TrainSpec, progress: Progress = lambda _: None) -> TrainResult:
     device = choose_device(spec.device)
     asof = AsOf.open(spec.asof)
     sessions = read_sessions(spec.sessions, spec.sessions_digest)
-    targets, validation = (sessions["target"][sessions["split"] == name] for name in ("train", "validation"))
+    targets, validation = (sessions.target[sessions.split == name] for name in ("train", "validation"))
     if len(targets) == 0:
         raise DataError(f"{spec.sessions}: no training targets: choose a later as-of day or a longer training window")
     recipe = spec.recipe

@@ -6,6 +6,7 @@ that predictions use.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -59,8 +60,8 @@ class Validation:
         """Rank of each case's target among all available articles, ties to the newer article; 0 where unavailable."""
         ranks = np.zeros(len(self.cases), dtype=np.int64)
         minute = minute_of(self.cases.time)
-        starts = np.flatnonzero(np.r_[True, np.diff(minute) > 0]) if len(minute) else np.zeros(0, np.int64)
-        for start, stop in zip(starts, np.r_[starts[1:], len(minute)], strict=True):
+        edges = np.flatnonzero(np.diff(minute, prepend=-1, append=np.iinfo(np.int64).max))
+        for start, stop in pairwise(edges):
             index = np.arange(start, stop)
             scores = model.catalogue_scores(asof, int(self.cases.time[start]), self.cases.take(index))
             target = self.target[index]

@@ -180,7 +180,9 @@ def _newest(toolbox: "ToolBox", dataset: str, stage: str, split: str, model: str
 def recommend(
     user: Annotated[int, typer.Option("--user", help="reader id")],
     dataset: DatasetOption = "simulated",
-    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="ISO time, UTC unless it says otherwise")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="ISO time, UTC unless it says otherwise")
+    ] = None,
     k: Annotated[int, typer.Option("--k", min=1, max=1000)] = 20,
     model: Annotated[str, typer.Option(help="a model of the registry")] = "snert",
     split: SplitOption = "rolling",
@@ -213,7 +215,9 @@ def simulate(
 
 @app.command()
 def sql(
-    query: Annotated[str | None, typer.Argument(help="one statement; without it, statements are read from input")] = None,
+    query: Annotated[
+        str | None, typer.Argument(help="one statement; without it, statements are read from input")
+    ] = None,
     dataset: DatasetOption = "simulated",
     as_json: JsonOption = False,
 ) -> None:

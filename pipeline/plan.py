@@ -134,7 +134,9 @@ def _difference(current: Version, inputs: Sequence[Version], recipe: Mapping[str
     moved = sorted(r for r in now.keys() | before["inputs"].keys() if now.get(r) != before["inputs"].get(r))
     parts = []
     if moved:
-        parts.append(f"inputs changed: {', '.join(moved[:3])}" + (f" and {len(moved) - 3} more" if len(moved) > 3 else ""))
+        parts.append(
+            f"inputs changed: {', '.join(moved[:3])}" + (f" and {len(moved) - 3} more" if len(moved) > 3 else "")
+        )
     parts += [f"code of {m} changed" for m, d in code.items() if before["code"].get(m) != d]
     fields = sorted(k for k in recipe.keys() | before["recipe"].keys() if recipe.get(k) != before["recipe"].get(k))
     if fields:

@@ -73,11 +73,15 @@ def render(answer: dict[str, Any], explain: bool) -> str:
     source = answer["checkpoint"] or "no checkpoint needed"
     lines = [f"reader {answer['user']} at {answer['at']}, {answer['model']} ({source})"]
     if explain:
-        lines.append("read last: " + ("; ".join(h["title"] or str(h["article_id"]) for h in answer["history"]) or "nothing"))
+        lines.append(
+            "read last: " + ("; ".join(h["title"] or str(h["article_id"]) for h in answer["history"]) or "nothing")
+        )
     for rank, a in enumerate(answer["articles"], 1):
         line = f"{rank:3d}  {a['article_id']:>9}  {a['score']:8.4f}  {a['title'] or ''}"
         if explain:
-            line += f"  [{a['age_minutes']:.0f} min old, {a['clicks_15min']} clicks in 15 min, {a['clicks_60min']} in 60]"
+            line += (
+                f"  [{a['age_minutes']:.0f} min old, {a['clicks_15min']} clicks in 15 min, {a['clicks_60min']} in 60]"
+            )
         lines.append(line)
     return "\n".join(lines)
 
@@ -138,6 +142,7 @@ def _titles(tools: Tools, known: Dataset, articles: list[int]) -> dict[int, str]
     with Engine(tools.lake.root / ".spill") as engine:
         engine.views(tools.lake, known.name)
         wanted = ", ".join(str(int(a)) for a in articles)
-        table = engine.query(f"SELECT article_id, any_value(title) AS title FROM articles WHERE article_id IN ({wanted}) GROUP BY 1")
+        table = engine.query(
+            f"SELECT article_id, any_value(title) AS title FROM articles WHERE article_id IN ({wanted}) GROUP BY 1"
+        )
     return {r["article_id"]: r["title"] for r in table.to_pylist() if r["title"]}
-

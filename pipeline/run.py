@@ -76,6 +76,7 @@ def _run_batch(plan: Plan, job: dg.JobDefinition, instance: dg.DagsterInstance, 
         instance=instance,
         partition_key=day.isoformat(),
         asset_selection=plan.keys(nodes),
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
         tags={"newsrec/dataset": plan.dataset.name},
     )

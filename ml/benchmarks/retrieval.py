@@ -59,11 +59,13 @@ def bench_retrieval(size: str = "quick") -> dict[str, Any]:
     return {"bench": "retrieval", "size": described, "results": results}
 
 
-def clustered_vectors(articles: int, dimension: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def clustered_vectors(
+    articles: int, dimension: int, seed: int, clusters: int = _CLUSTERS
+) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors float32 [articles, dimension] around common centres, and queries [1000, dimension] drawn alike."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(_CLUSTERS, dimension))
-    points = centres[rng.integers(0, _CLUSTERS, articles + _QUERIES)]
+    centres = rng.normal(size=(clusters, dimension))
+    points = centres[rng.integers(0, clusters, articles + _QUERIES)]
     points += rng.normal(scale=0.7, size=points.shape)
     points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
     return points[:articles], points[articles:]

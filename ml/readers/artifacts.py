@@ -25,7 +25,7 @@ def vectors_of(path: Path, article_ids: np.ndarray) -> pa.Table:
     Reads a few thousand rows at a time. Raises DataError for a file of another form.
     """
     found = parquet_schema(path, {schema.ARTICLE_ID: is_integer}, _REMEDY)
-    names = [f.name for f in found if list_of(is_number)(f.type) and not pa.types.is_null(f.type)]
+    names = [f.name for f in found if list_of(is_number)(f.type)]
     if len(names) != 1:
         raise DataError(f"{path} has {len(names)} columns of number lists: {_REMEDY}")
     wanted = pa.array(np.unique(np.asarray(article_ids, dtype=np.int64)))
@@ -57,12 +57,11 @@ def _vector_table(ids: list[np.ndarray], vectors: list[np.ndarray], path: Path) 
     article = np.concatenate([np.zeros(0, dtype=np.int64), *ids])
     matrix = np.concatenate([np.zeros((0, width), dtype=np.float32), *vectors])
     article, first = np.unique(article, return_index=True)
+    flat = pa.array(matrix[first].ravel())
     return pa.table(
         {
             schema.ARTICLE_ID: pa.array(article),
             "since": pa.nulls(len(article), schema.TIME),
-            "vector": pa.FixedSizeListArray.from_arrays(
-                pa.array(matrix[first].ravel()), type=pa.list_(pa.float32(), width)
-            ),
+            "vector": pa.FixedSizeListArray.from_arrays(flat, type=pa.list_(pa.float32(), width)),
         }
     )

@@ -102,12 +102,10 @@ def first_seen(clicked: pl.DataFrame, shown: pl.DataFrame | None = None) -> pl.D
 def complete(rows: pl.DataFrame, target: pa.Schema) -> pl.DataFrame:
     """`rows` with all columns of `target` (null where missing) and `source`, in order, in Polars' types for them;
     times stay int64."""
-    types = {f.name: pl.Int64 if f.type == schema.TIME else polars_type(f.type) for f in target} | {SOURCE: pl.String()}
-    have = set(rows.columns)
-    return rows.select(
-        (pl.col(name) if name in have else pl.lit(None)).cast(kind, strict=False).alias(name)
-        for name, kind in types.items()
-    )
+    types = {f.name: pl.Int64() if f.type == schema.TIME else polars_type(f.type) for f in target}
+    types[SOURCE] = pl.String()
+    columns = [(pl.col(name) if name in rows.columns else pl.lit(None)).alias(name) for name in types]
+    return rows.select(columns).cast(types, strict=False)
 
 
 def empty(target: pa.Schema) -> pl.DataFrame:

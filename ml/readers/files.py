@@ -50,7 +50,7 @@ def list_of(inner: Kind) -> Kind:
     """A list whose items are `inner`."""
 
     def check(kind: pa.DataType) -> bool:
-        return pa.types.is_null(kind) or (is_list(kind) and inner(kind.value_type))
+        return is_list(kind) and inner(kind.value_type)
 
     return check
 

@@ -153,9 +153,8 @@ def _split_metadata(path: Path, days: Sequence[date], out: Path) -> None:
 
 def _unparsable(columns: Sequence[str]) -> pl.Expr:
     """Rows with a value that is no whole number (an empty value is none)."""
-    return pl.any_horizontal(
-        [pl.col(c).is_not_null() & pl.col(c).cast(pl.Int64, strict=False).is_null() for c in columns]
-    )
+    numbers = [(pl.col(c), pl.col(c).cast(pl.Int64, strict=False)) for c in columns]
+    return pl.any_horizontal([text.is_not_null() & number.is_null() for text, number in numbers])
 
 
 def _csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:

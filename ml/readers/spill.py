@@ -5,7 +5,6 @@ Belongs here: gathering and writing. Does not belong here: which day a row belon
 
 from datetime import date
 from pathlib import Path
-from types import TracebackType
 
 import polars as pl
 import pyarrow as pa
@@ -58,9 +57,7 @@ class Spill:
     def __enter__(self) -> "Spill":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -93,7 +90,5 @@ class DaySpill:
     def __enter__(self) -> "DaySpill":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -37,11 +37,6 @@ class Size:
         """Days in the log."""
         return self.history_days + self.train_days + self.validation_days
 
-    @property
-    def start(self) -> int:
-        """First second of the log, since the epoch."""
-        return DATASET.clock.start(DATASET.first_day) // 1000
-
     def day_start(self, index: int) -> int:
         """First second of the log's day `index`, since the epoch."""
         return DATASET.clock.start(DATASET.first_day + timedelta(days=index)) // 1000

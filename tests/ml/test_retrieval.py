@@ -15,7 +15,7 @@ FILES = ("index.faiss", "ids.npy", "choice.json")
 
 @pytest.fixture(scope="module")
 def clusters():
-    vectors, queries = clustered_vectors(4000, 16, seed=3)
+    vectors, queries = clustered_vectors(4000, 16, seed=3, clusters=80)
     return vectors, queries[:200]
 
 

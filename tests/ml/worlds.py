@@ -1,5 +1,6 @@
 """A small random log in memory, for tests of everything that asks the as-of door."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -28,8 +29,8 @@ def tiny_world(
     with_impressions: bool = True,
     with_content: bool = True,
 ) -> AsOf:
-    """A random log of `days` days from `START_MS`: about 15 clicks a reader, in sessions, on articles that were published
-    before them and are newer and more popular than most; a fifth of the articles is there from the beginning.
+    """A random log of `days` days from `START_MS`: about 15 clicks a reader, in sessions, mostly on recent articles; a
+    fifth of the articles is there from the beginning, the others are published on the way.
 
     Reader ids are 1000, 1007, ...; article ids are not in catalogue order. Every click has an impression when there
     are impressions; `body` vectors (static) and `coclick` vectors (a version a day) when there is content.
@@ -112,29 +113,31 @@ def _clicks(rng: np.random.Generator, catalogue: Catalogue, n_users: int, days: 
 
 
 def _impressions(rng: np.random.Generator, catalogue: Catalogue, clicks: Clicks) -> tuple[Clicks, Impressions]:
-    """Clicks with ids, and impressions: one a click, a tenth as many without a click; now and then two clicks in one."""
-    ids = 10_000 + rng.permutation(len(clicks)).astype(np.int64)
-    clicks = Clicks(clicks.user, clicks.article, clicks.time, clicks.read_time, clicks.session, ids, clicks.context)
-    idle = rng.integers(0, len(clicks), len(clicks) // 10)
-    order = np.concatenate([np.arange(len(clicks)), idle])
-    idle_ids = 10_000 + len(clicks) + np.arange(len(idle))
-    impression = np.concatenate([ids, idle_ids])
-    time = np.concatenate([clicks.time, clicks.time[idle] + 1])
+    """Clicks with ids, and their impressions: a tenth of the clicks is made in the one of the reader's click before; a
+    tenth of the impressions is repeated without a click."""
+    n = len(clicks)
+    joins = np.concatenate([[False], (clicks.user[1:] == clicks.user[:-1]) & (rng.random(n - 1) < 0.1)])
+    group = np.cumsum(~joins) - 1
+    first = np.flatnonzero(~joins)
+    idle = rng.integers(0, len(first), len(first) // 10)
+    owner = np.concatenate([np.arange(len(first)), idle])
+    impression = 10_000 + rng.permutation(len(owner)).astype(np.int64)
+    time = clicks.time[first][owner] + (np.arange(len(owner)) >= len(first))
     shown, clicked = [], []
-    for i, row in enumerate(order):
-        others = rng.choice(catalogue.available(time[i : i + 1])[0], size=rng.integers(4, 9), replace=True)
-        articles = np.unique(np.concatenate([others, clicks.article[row : row + 1]])).astype(np.int32)
-        rng.shuffle(articles)
+    for i, g in enumerate(owner):
+        own = clicks.article[np.searchsorted(group, g) : np.searchsorted(group, g, side="right")]
+        others = rng.choice(catalogue.available(time[i : i + 1])[0], size=rng.integers(4, 9))
+        articles = rng.permutation(np.unique(np.concatenate([others, own]))).astype(np.int32)
         shown.append(articles)
-        clicked.append((articles == clicks.article[row]) & (i < len(clicks)))
-    by_time = np.lexsort((impression, time))
-    size = np.array([len(shown[i]) for i in by_time])
-    offsets = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
+        clicked.append(np.isin(articles, own) & (i < len(first)))
+    order = np.lexsort((impression, time))
+    offsets = np.concatenate([[0], np.cumsum([len(shown[i]) for i in order])]).astype(np.int64)
     context = np.full((len(order), len(CONTEXT)), -1, dtype=np.int32)
-    article = np.concatenate([shown[i] for i in by_time])
-    hit = np.concatenate([clicked[i] for i in by_time])
-    user = clicks.user[order][by_time]
-    return clicks, Impressions(impression[by_time], user, time[by_time], context, offsets, article, hit)
+    article, hit = (np.concatenate([part[i] for i in order]) for part in (shown, clicked))
+    user = clicks.user[first][owner][order]
+    return replace(clicks, impression=impression[group]), Impressions(
+        impression[order], user, time[order], context, offsets, article, hit
+    )
 
 
 def _content(rng: np.random.Generator, catalogue: Catalogue, days: int) -> dict[str, Content]:
