@@ -1,5 +1,7 @@
 """`raw_parquet`: the published files, split into days once, byte for byte traceable.
 
+The first day also holds the rows that belong to no day (`quarantine.parquet`), so that none is lost.
+
 Belongs here: handing one day of the split bundle to the lake. Does not belong here: parsing (`ml.readers`) and
 where the files are (`resources.source`).
 """
@@ -28,8 +30,11 @@ def _compute(work: Work) -> Summary:
             f"{work.dataset.name}: the log has no data on {work.day}; it covers {days[0]} to {days[-1]}: "
             "choose a day in that span or point the data root at a log that holds it"
         )
+    files = sorted(folder.glob("*.parquet"))
+    if work.day == work.tools.source.days(work.dataset)[0]:
+        files.append(split / "quarantine.parquet")
     rows = {}
-    for file in sorted(folder.glob("*.parquet")):
+    for file in files:
         shutil.copyfile(file, work.out / file.name)
         rows[file.name] = pq.read_metadata(file).num_rows
     return Summary(rows=rows)

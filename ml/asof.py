@@ -98,8 +98,8 @@ class AsOf:
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Content families with vectors, by name."""
-        return tuple(sorted(family for family, content in self._content.items() if len(content.vectors)))
+        """Content families that the dataset has, by name."""
+        return tuple(sorted(family for family, content in self._content.items() if content.dim))
 
     def available(self, time_ms: np.ndarray) -> np.ndarray:
         """Number of articles published before the minute of each time began, int64 [B]: the prefix 𝒜_t of the rows."""

@@ -3,12 +3,13 @@
 Belongs here: the bootstrap and its estimators. Does not belong here: the metrics themselves (`ml.metrics`).
 
 Cases of one reader are not independent, so that whole readers are drawn with replacement. A mean over the cases of
-a resample is a ratio of two sums over readers. All intervals hold 95 %, between percentiles of the resamples. The
-same seed and readers give the same draws, whatever is measured.
+a resample is a ratio of two sums over readers. Intervals hold 95 %, between percentiles of the resamples. The same
+seed and readers give the same draws, whatever is measured.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -84,12 +85,14 @@ def union_share(
     """Distinct `items` over `size`, where reader `reader[v]` received `items[v]` (int64 [V], one entry per item of a
     list).
 
-    A resample holds only about 63 % of the readers and so reaches fewer items than all of them do: its distribution
-    is moved so that its mean is the value.
+    A resample holds only about 63 % of the readers and so reaches fewer items than all of them do: percentiles would
+    miss the value. The interval is therefore the value and 1.96 standard deviations of the resamples to either side,
+    within 0 and 1.
     """
     readers = np.unique(reader)
     drawn = _drawn_unions(items, reader, readers, seed, resamples) / size
-    return _recentred(len(np.unique(items)) / size, drawn, len(readers))
+    interval = _normal(len(np.unique(items)) / size, drawn, len(readers))
+    return replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
 
 def paired_union_share(
@@ -106,14 +109,12 @@ def paired_union_share(
     ours = _drawn_unions(items, reader, readers, seed, resamples)
     theirs = _drawn_unions(baseline_items, baseline_reader, readers, seed, resamples)
     value = (len(np.unique(items)) - len(np.unique(baseline_items))) / size
-    return _recentred(value, (ours - theirs) / size, len(readers))
+    return _normal(value, (ours - theirs) / size, len(readers))
 
 
-def _recentred(value: float, drawn: np.ndarray, readers: int) -> Interval:
-    low, high = (
-        _percentiles(drawn[:, None] - drawn.mean() + value)[:, 0] if readers > 1 else (float("nan"), float("nan"))
-    )
-    return Interval(value, float(low), float(high), readers, readers, 0)
+def _normal(value: float, drawn: np.ndarray, readers: int) -> Interval:
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * float(drawn.std()) if readers > 1 else float("nan")
+    return Interval(value, value - half, value + half, readers, readers, 0)
 
 
 def _drawn_unions(items: np.ndarray, reader: np.ndarray, readers: np.ndarray, seed: int, resamples: int) -> np.ndarray:

@@ -49,11 +49,11 @@ class CoClicks:
         return _window(self.offsets, self.time, before_ms, article.astype(np.int64), minutes * MS_PER_MINUTE)
 
     def catalogue_counts(self, lo: np.ndarray, hi: np.ndarray, n_rows: int) -> np.ndarray:
-        """How often each of the first `n_rows` articles is a partner in the pair ranges [lo, hi): float32 [B, n_rows]."""
+        """How often each of the first `n_rows` articles is a partner in the ranges [lo, hi): float32 [B, n_rows]."""
         return _catalogue_counts(self.partner, lo, hi, n_rows)
 
     def candidate_counts(self, lo: np.ndarray, hi: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The same for chosen articles: those of case b are `rows[offsets[b]:offsets[b + 1]]`; float32 [V], 0 for -1."""
+        """The same for chosen articles, `rows[offsets[b]:offsets[b + 1]]` of range b; float32 [V], 0 for row -1."""
         return _candidate_counts(self.partner, lo, hi, offsets, rows.astype(np.int64), len(self.offsets) - 1)
 
 

@@ -63,7 +63,7 @@ CONVENTIONS = {
         "novelty": "mean -log2 p over a list (Eq. A.8), p = (clicks in the test span + 1) / (all of them + catalogue)",
         "coverage": "distinct recommended articles / articles available at some test time (Eq. A.9)",
         "categories": "share of recommended places (Tab. A.6); the 20 categories most clicked in the test span",
-        "intervals": f"{INTERVALS}; of coverage moved so that the resamples' mean is the value",
+        "intervals": f"{INTERVALS}; of coverage: 1.96 standard deviations of the resamples",
     },
 }
 Json = dict[str, Any]

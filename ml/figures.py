@@ -97,7 +97,7 @@ def category_bars(name: str, shares: dict[str, dict[str, float]]) -> str:
         ax.set_ylabel("share")
         ax.grid(axis="y", color="#eef0f2")
         ax.set_axisbelow(True)
-        ax.legend()
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(shares), borderaxespad=0)
         return _svg(figure)
 
 

@@ -80,9 +80,11 @@ class Popularity:
         if last - base > _LONGEST:
             raise DataError(f"clicks lie {(last - base) // 525_600} years apart: their times are wrong, rebuild clicks")
         relative = (minute - base).astype(np.int32)
-        total_minutes, totals = np.unique(relative, return_counts=True)
-        offsets, minutes, cumulative = _cells(article, relative, n_articles)
-        return cls(base, offsets, minutes, cumulative, total_minutes, np.cumsum(totals, dtype=np.int64))
+        totals = np.bincount(relative)
+        total_minutes = np.flatnonzero(totals)
+        total_cumulative = np.cumsum(totals[total_minutes], dtype=np.int64)
+        cells = _cells(article, relative, n_articles)
+        return cls(base, *cells, total_minutes.astype(np.int32), total_cumulative)
 
     def counts(self, time_ms: np.ndarray, rows: np.ndarray, paper_window: bool = False) -> np.ndarray:
         """Clicks of article `rows[b, k]` in every window that ends before the minute of `time_ms[b]`: minutes

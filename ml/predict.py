@@ -13,6 +13,7 @@ Protocols (a case can be eligible for several):
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numba as nb
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ml import schema
 from ml.asof import AsOf
-from ml.clock import MS_PER_MINUTE, minute_of
+from ml.clock import minute_of
 from ml.errors import DataError, UsageError
 from ml.log import Cases
 from ml.models.base import Model
@@ -68,13 +69,14 @@ _CELLS = 8_000_000
 """Scores held at once, 32 MB: bounds the memory of a chunk of cases."""
 
 _CANDIDATES = 500_000
+_ROW_GROUP = 20_000
 Progress = Callable[[int, int], None]
 Lists = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Test cases, clicks to be predicted, in order of (minute, click row): `cases` with history strictly before the click,
+    """Test cases in order of (minute, click row): `cases` with the history strictly before the click to be predicted,
     `target` int64 [B] the click rows, `eligible` bool [B, 3] by protocol."""
 
     cases: Cases
@@ -211,9 +213,8 @@ def predict(
 
 def _chunks(time: np.ndarray, available: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple[int, int, bool]]:
     """Ranges [start, stop) of cases of one minute that fit into `_CELLS` scores, and whether the minute ends there."""
-    minute = minute_of(time)
-    starts = np.flatnonzero(np.concatenate([[True], minute[1:] != minute[:-1]])) if len(time) else np.zeros(0, int)
-    for first, stop in zip(starts, np.append(starts[1:], len(time)), strict=True):
+    bounds = np.append(np.flatnonzero(np.diff(minute_of(time), prepend=-1)), len(time))
+    for first, stop in pairwise(bounds.tolist()):
         step = max(1, _CELLS // max(1, int(available(time[first : first + 1])[0])))
         for start in range(first, stop, step):
             yield start, min(start + step, stop), start + step >= stop
@@ -221,15 +222,19 @@ def _chunks(time: np.ndarray, available: Callable[[np.ndarray], np.ndarray]) -> 
 
 def _write_top(asof: AsOf, model: Model, chosen: Targets, path: Path, progress: Progress | None) -> None:
     total = len(np.unique(minute_of(chosen.cases.time)))
-    done = 0
+    done, pending = 0, TOP_LISTS.empty_table()
     with pq.ParquetWriter(path, TOP_LISTS) as writer:
         for start, stop, minute_done in _chunks(chosen.cases.time, asof.available):
             part = chosen.take(np.arange(start, stop))
             lists = top_lists(asof, model, int(part.cases.time[0]), part.cases, dict.fromkeys(PROTOCOLS, TOP))
-            writer.write_table(_top_table(asof, lists, part, start))
+            pending = pa.concat_tables([pending, _top_table(asof, lists, part, start)])
+            if len(pending) >= _ROW_GROUP:
+                writer.write_table(pending)
+                pending = TOP_LISTS.empty_table()
             done += minute_done
             if progress is not None and minute_done:
                 progress(done, total)
+        writer.write_table(pending)
 
 
 def _top_table(asof: AsOf, lists: dict[str, Lists], part: Targets, first_case: int) -> pa.Table:
@@ -267,7 +272,7 @@ def _cases_table(asof: AsOf, chosen: Targets) -> pa.Table:
 
 
 def _impressions(asof: AsOf, span: tuple[int, int], minutes: np.ndarray | None) -> np.ndarray:
-    """Indices of the impressions of the span (and of `minutes`) that have at least one click, int64, in stored order."""
+    """Indices of the impressions of the span (and of `minutes`) with at least one click, int64, in stored order."""
     shown = asof.impressions
     clicks = np.concatenate([[0], np.cumsum(shown.clicked)])
     keep = (shown.time >= span[0]) & (shown.time < span[1])

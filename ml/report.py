@@ -19,6 +19,7 @@ from ml.report_tables import LABELS, LEAKING, PROTOCOL_TITLES, QUESTIONS, tables
 __all__ = ["build_report", "report_json", "text_table"]
 
 BASELINE = "popular_15"
+CLICKS = "clicks in the test span"
 CURVES = {
     "Loss": {"loss": "total", "nce": "InfoNCE"},
     "Relative effective rank (Eq. A.10)": {"erank_user": "readers", "erank_article": "articles"},
@@ -120,7 +121,7 @@ def _page(report: Json, curves: Mapping[str, list[dict[str, float]]]) -> str:
         tables=shown,
         leaking=[name for name in report["models"] if name in LEAKING],
         recall=_recall_figure(report),
-        categories=_category_figure(report, trained=list(curves)),
+        categories=_categories(report, trained=list(curves)),
         published_categories=published.CATEGORIES,
         left_out=_left_out(report),
         curves={name: figures.training_curves(f"curves {name}", points, CURVES) for name, points in curves.items()},
@@ -139,20 +140,19 @@ def _recall_figure(report: Json) -> str:
     return figures.models_with_intervals("recall", panels, report["baseline"]) if panels else ""
 
 
-def _category_figure(report: Json, trained: list[str]) -> str:
-    """Share of clicks by category beside that of recommendations by the baseline and by trained models."""
+def _categories(report: Json, trained: list[str]) -> Json:
+    """Shares of all models by category, and a drawing of the clicks, the baseline and trained models; empty without."""
     shares: dict[str, dict[str, float]] = {}
-    for name in (report["baseline"], *trained):
-        entry = report["models"].get(name, {})
+    for name, entry in report["models"].items():
         if "categories" in entry:
-            shares.setdefault("clicks in the test span", entry["clicks_by_category"])
+            shares.setdefault(CLICKS, entry["clicks_by_category"])
             shares[name] = {category: found["value"] or 0.0 for category, found in entry["categories"].items()}
-    shares = {name: {c: x for c, x in share.items() if _used(c, shares)} for name, share in shares.items()}
-    return figures.category_bars("categories", shares) if shares else ""
-
-
-def _used(category: str, shares: dict[str, dict[str, float]]) -> bool:
-    return any(share.get(category, 0) > 0 for share in shares.values())
+    if not shares:
+        return {}
+    names = [c for c in shares[CLICKS] if any(share.get(c, 0) > 0 for share in shares.values())]
+    drawn = [name for name in (CLICKS, report["baseline"], *trained) if name in shares]
+    drawing = figures.category_bars("categories", {n: {c: shares[n].get(c, 0.0) for c in names} for n in drawn})
+    return {"names": names, "shares": shares, "drawing": drawing}
 
 
 def _left_out(report: Json) -> dict[str, str]:

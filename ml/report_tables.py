@@ -19,6 +19,7 @@ QUESTIONS = {
     "rq2": "RQ2: ranking of what was in view",
     "rq3": "RQ3: beyond accuracy",
 }
+TITLES = {"rq2": "Impressions of the test span", "rq3": "Top-20 lists under protocol thesis"}
 PROTOCOL_TITLES = {
     "thesis": "Protocol thesis: every next click, nothing excluded",
     "unread": "Protocol unread: targets and candidates that the reader has not read",
@@ -43,22 +44,23 @@ LABELS = {
     "coverage": "Coverage",
 }
 COLUMNS = {
-    "rq1": ("recall@20", "ndcg@20", "mrr@20", "recall@5", "recall@10", "recall@50", "ndcg@10"),
+    "rq1": ("recall@20", "ndcg@20", "mrr@20", "recall@5", "recall@10", "recall@50"),
     "rq2": ("auc", "mrr", "mrr_mind", "ndcg@5", "ndcg@10", "share_of_signal"),
     "rq3": ("ild", "serendipity", "novelty", "coverage"),
 }
-TERMINAL_COLUMNS = {"rq1": ("recall@20", "ndcg@20"), "rq2": ("auc", "mrr", "ndcg@10"), "rq3": COLUMNS["rq3"]}
+TERMINAL_COLUMNS = {"rq1": ("recall@20", "ndcg@20"), "rq2": ("auc", "ndcg@10"), "rq3": COLUMNS["rq3"]}
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure: texts of value, interval and paired difference; `verdict` up, down or even (interval holds 0) against
-    the baseline, empty without a comparison; `source` says where it comes from."""
+    """One figure: texts of the value and its interval, of the paired difference and its interval; `verdict` up, down or
+    even (interval holds 0) against the baseline, empty without a comparison; `source` says where it comes from."""
 
     value: str = ""
     interval: str = ""
     difference: str = ""
+    bounds: str = ""
     verdict: str = ""
     best: bool = False
     source: str = ""
@@ -80,27 +82,35 @@ class Table:
 def text_table(report: Json, width: int = 120) -> str:
     """The main figures of a report for the terminal: value, interval, difference to the baseline (* excludes 0)."""
     from rich.console import Console
-    from rich.table import Table as RichTable
 
     console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, highlight=False, emoji=False)
     console.print(f"{report['dataset']} as of {report['as_of']}, split {report['split']}")
     for note in report["notes"]:
         console.print(f"Note: {note}")
     for table in tables(report, TERMINAL_COLUMNS):
-        shown = RichTable("model", title=table.title, title_justify="left", box=None, pad_edge=False)
-        for column in table.columns:
-            shown.add_column(column, justify="right")
-            shown.add_column("Δ", justify="right")
-        for name, cells in [*table.rows, *((f"({name})", cells) for name, cells in table.published)]:
-            texts = [t for cell in cells for t in (f"{cell.value} {cell.interval}".strip(), _starred(cell))]
-            shown.add_row(name, *texts)
         console.print()
-        console.print(shown)
+        console.print(f"{QUESTIONS[table.rq]}. {table.title}")
+        console.print(_terminal_table(table))
     console.print(
         f"\nΔ: paired difference to {report['baseline']}, * its 95 % interval excludes 0. "
         f"In brackets: {report['published']['label']}.",
     )
     return console.file.getvalue().rstrip("\n")  # type: ignore[attr-defined]
+
+
+def _terminal_table(table: Table) -> Any:
+    from rich.table import Table as RichTable
+
+    shown = RichTable(box=None, pad_edge=False)
+    shown.add_column("model", no_wrap=True)
+    wide = len(table.columns) > 2
+    for column in table.columns:
+        shown.add_column(column, justify="right", no_wrap=True)
+        shown.add_column("Δ", justify="right", no_wrap=True)
+    for name, cells in [*table.rows, *((f"({name})", cells) for name, cells in table.published)]:
+        values = [cell.value if wide else f"{cell.value} {cell.interval}".strip() for cell in cells]
+        shown.add_row(name, *(text for pair in zip(values, map(_starred, cells), strict=True) for text in pair))
+    return shown
 
 
 def tables(report: Json, columns: Mapping[str, Sequence[str]] = COLUMNS) -> list[Table]:
@@ -121,34 +131,39 @@ def _table(report: Json, rq: str, protocol: str | None, wanted: Sequence[str]) -
     values = {name: _values(report, name, rq, protocol) for name in report["models"]}
     values = {name: found for name, found in values.items() if found}
     metrics = [m for m in wanted if any(m in found for found in values.values())]
-    best = {m: _best({name: f[m]["value"] for name, f in values.items() if m in f}) for m in metrics}
+    best = {m: _best(rq, {name: f[m]["value"] for name, f in values.items() if m in f}) for m in metrics}
     rows = []
     for name, found in values.items():
         paired = _values(report, name, rq, protocol, "paired")
         source = f"{name}, evaluation_{rq}, manifest {report['models'][name]['manifest'].get(rq, 'unknown')}"
         rows.append((name, [_cell(m, found.get(m), paired.get(m), name in best[m], source) for m in metrics]))
-    title = PROTOCOL_TITLES[protocol] if protocol else QUESTIONS[rq]
+    title = PROTOCOL_TITLES[protocol] if protocol else TITLES[rq]
     quoted = _published_rows(report, rq, protocol, metrics)
     return Table(rq, title, _counts(report, values, rq, protocol), [LABELS[m] for m in metrics], rows, *quoted)
 
 
-def _best(values: dict[str, float | None]) -> set[str]:
-    """The models with the highest value, the leaking ones aside."""
+def _best(rq: str, values: dict[str, float | None]) -> set[str]:
+    """The models with the highest value, the leaking ones aside. None for RQ3, where random lists come out on top."""
     fair = {name: value for name, value in values.items() if value is not None and name not in LEAKING}
-    return {name for name, value in fair.items() if value == max(fair.values())}
+    return {name for name, value in fair.items() if value == max(fair.values())} if rq != "rq3" else set()
 
 
 def _cell(metric: str, entry: Json | None, paired: Json | None, best: bool, source: str) -> Cell:
     if entry is None or entry["value"] is None:
         return Cell("–", source="no value")
-    interval = "" if entry["low"] is None else f"[{_number(metric, entry['low'])}, {_number(metric, entry['high'])}]"
+    value, interval = _number(metric, entry["value"]), _bounds(metric, entry)
     if paired is None or paired["difference"] is None:
-        return Cell(_number(metric, entry["value"]), interval, best=best, source=source)
+        return Cell(value, interval, best=best, source=source)
     low, high = paired["low"], paired["high"]
-    bounds = "" if low is None else f" [{_number(metric, low, '+')}, {_number(metric, high, '+')}]"
     verdict = "even" if low is None or low <= 0 <= high else ("up" if low > 0 else "down")
-    difference = _number(metric, paired["difference"], "+") + bounds
-    return Cell(_number(metric, entry["value"]), interval, difference, verdict, best, source)
+    difference = _number(metric, paired["difference"], "+")
+    return Cell(value, interval, difference, _bounds(metric, paired, "+"), verdict, best, source)
+
+
+def _bounds(metric: str, entry: Json, sign: str = "") -> str:
+    if entry["low"] is None:
+        return ""
+    return f"[{_number(metric, entry['low'], sign)}, {_number(metric, entry['high'], sign)}]"
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:
@@ -157,7 +172,7 @@ def _number(metric: str, value: float, sign: str = "") -> str:
 
 def _starred(cell: Cell) -> str:
     """The paired difference without its interval, marked where that excludes 0."""
-    return cell.difference.split(" ")[0] + ("*" if cell.verdict in ("up", "down") else "")
+    return cell.difference + ("*" if cell.verdict in ("up", "down") else "")
 
 
 def _counts(report: Json, values: Json, rq: str, protocol: str | None) -> str:

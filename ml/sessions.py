@@ -68,8 +68,8 @@ SELECT t.user_id,
 FROM session_ranges r
 JOIN interactions t ON t.row = r.target
 JOIN interactions h ON h.user_id = t.user_id AND h.row >= r.first AND h.row < r.target
-GROUP BY ALL
-ORDER BY t.row
+GROUP BY r.target, r.split, t.user_id, t.article_id, t.time
+ORDER BY r.target
 """
 """Readable histories from `session_ranges` and `interactions` (with its row number as column `row`)."""
 

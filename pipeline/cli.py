@@ -207,10 +207,11 @@ def simulate(
     """Write a simulated log in EB-NeRD's layout, with a sealed oracle beside it."""
     from ml import simulator
 
-    summary = simulator.simulate(out, size, seed, progress=say)
-    say(f"{out}: {summary}")
+    summary = simulator.simulate(out, size, seed, progress=lambda done, of: say(f"day {done} of {of}"))
+    state = "written" if summary.generated else "already there, left as it is"
+    say(f"{out}: {summary.clicks:,} clicks of {summary.readers:,} readers in {summary.days} days, {state}")
     if report:
-        print(simulator.report_table(simulator.report(out)))
+        print(simulator.report(out)[1])
 
 
 @app.command()

@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 
 from ml.errors import UsageError
+from resources.places import REPOSITORY
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ml"
 
 
-def source_digest(modules: Sequence[str], root: Path = ROOT) -> str:
+def source_digest(modules: Sequence[str], root: Path = REPOSITORY) -> str:
     """sha256 hex over name and source of `modules` and all that they import inside `ml`, directly or not.
 
     A package named here stands for all its modules, since it may choose among them by name; an imported package

@@ -9,10 +9,10 @@ import shutil
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from resources.places import REPOSITORY
+
 ROOMS = ("ml", "resources", "assets", "pipeline")
 LIBRARIES = (
     "dagster", "duckdb", "faiss-cpu", "great-expectations", "mlflow", "numba", "numpy", "polars", "pyarrow",

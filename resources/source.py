@@ -15,9 +15,9 @@ from ml.errors import DataError, LakeError
 from ml.readers import reader
 from resources.code import source_digest
 from resources.manifest import canonical, digest, file_digest
+from resources.places import REPOSITORY
 from resources.staging import temporary_folder
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 FINGERPRINTS = "fingerprints.json"
 SPLIT = ".split"
 ORACLE = "oracle"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ml.errors import UsageError
+from resources.places import REPOSITORY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 SQLITE = "sqlite:///"
 SERVERS = ("http://", "https://")
 

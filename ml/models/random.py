@@ -8,6 +8,7 @@ import numpy as np
 
 from ml.asof import AsOf
 from ml.clock import minute_of
+from ml.hashing import mix
 from ml.log import Cases
 from ml.models.base import Model, case_of
 
@@ -35,21 +36,13 @@ class Random(Model):
 
 
 @nb.njit(cache=True)
-def _mix(x: np.uint64) -> np.uint64:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@nb.njit(cache=True)
 def hash_uniform(seed: int, user: np.ndarray, article: np.ndarray, minute: np.ndarray) -> np.ndarray:
     """float32 [V] in [0, 1), a function of its four arguments alone (int64 [V] each but the seed)."""
     out = np.empty(len(user), np.float32)
     for v in range(len(user)):
-        x = _mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
-        x = _mix(x ^ np.uint64(user[v]))
-        x = _mix(x ^ np.uint64(article[v]))
-        x = _mix(x ^ np.uint64(minute[v]))
+        x = mix(np.uint64(seed))
+        x = mix(x ^ np.uint64(user[v]))
+        x = mix(x ^ np.uint64(article[v]))
+        x = mix(x ^ np.uint64(minute[v]))
         out[v] = np.float32(x >> np.uint64(40)) * np.float32(2.0**-24)
     return out

@@ -19,6 +19,7 @@ SOURCE = "source"
 and never written."""
 
 _REASON = "__reason"
+_FAR = 1_000_000
 
 Rule = tuple[str, pl.Expr]
 """A reason, and the expression that is true for the rows it holds back."""
@@ -69,9 +70,9 @@ def bad_time(column: str, start_ms: int, end_ms: int) -> list[Rule]:
 
 
 def day_of(time_ms: pl.Expr, clock: DayClock) -> pl.Expr:
-    """The partition day (date) of times in ms; null where the time is null."""
+    """The partition day (date) of times in ms; null where the time is null. Absurd times become days millennia off."""
     shifted = time_ms - clock.start(date(1970, 1, 1))
-    return (shifted // MS_PER_DAY).cast(pl.Int32, strict=False).cast(pl.Date)
+    return (shifted // MS_PER_DAY).clip(-_FAR, _FAR).cast(pl.Int32).cast(pl.Date)
 
 
 def outside_days(day: str, dataset: Dataset) -> list[Rule]:

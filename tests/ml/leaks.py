@@ -19,11 +19,11 @@ NEW_READERS = 50
 def poisoned(asof: AsOf, time_ms: int, seed: int = 0, n_events: int = 4000) -> AsOf:
     """A copy of `asof` with events that a prediction at `time_ms` must not know.
 
-    New articles are published from `time_ms` on (appended: row numbers stay). Half of the `n_events` clicks are at
-    `time_ms` itself or in the two minutes after it, the others in the two days after; by known and new readers, in
-    running and new sessions, many on the articles that were clicked last. New readers also click between the start of
-    the minute and `time_ms`: no count may hold them. Each click has an impression. Read times that were not known by
-    then are other ones, and every article's vectors change in the next minute.
+    What was published from `time_ms` on is published at once, and new articles with it (row numbers stay). Half of the
+    `n_events` clicks are at `time_ms` itself or in the two minutes after it, the others in the two days after; by
+    known and new readers, in running and new sessions, many on the articles that were clicked last. New readers also
+    click between the start of the minute and `time_ms`: no count may hold them. Each click has an impression. Read
+    times that were not known by then are other ones, and every article's vectors change in the next minute.
     """
     rng = np.random.default_rng([seed, time_ms])
     catalogue = _catalogue(rng, asof.catalogue, time_ms)
@@ -41,12 +41,13 @@ def poisoned(asof: AsOf, time_ms: int, seed: int = 0, n_events: int = 4000) -> A
 
 
 def _catalogue(rng: np.random.Generator, known: Catalogue, time_ms: int) -> Catalogue:
-    from_ms = max(time_ms, int(known.published.max(initial=time_ms)))
-    published = from_ms + np.sort(rng.integers(0, 3 * MS_PER_MINUTE, NEW_ARTICLES))
-    published[0] = from_ms
+    before = int(np.searchsorted(known.published, time_ms))
+    later = len(known) - before + NEW_ARTICLES
+    published = time_ms + np.sort(rng.integers(0, MS_PER_MINUTE, later))
+    published[0] = time_ms
     return Catalogue(
         np.concatenate([known.article_id, known.article_id.max(initial=0) + 1 + np.arange(NEW_ARTICLES)]),
-        np.concatenate([known.published, published]),
+        np.concatenate([known.published[:before], published]),
         np.concatenate([known.category, rng.integers(0, 6, NEW_ARTICLES).astype(np.int32)]),
     )
 

@@ -107,14 +107,21 @@ def lists_of(seed, readers=80, catalogue=300, k=5):
     return (rng.zipf(1.4, len(reader)) % catalogue).astype(np.int64), reader
 
 
-def test_coverage_interval_is_that_of_resampled_readers_around_the_value():
+def test_coverage_interval_is_the_spread_of_resampled_readers():
     items, reader = lists_of(0)
     interval = union_share(items, reader, 300, resamples=2000)
     assert interval.value == len(np.unique(items)) / 300
     rng = np.random.default_rng(9)
     drawn = [len(np.unique(items[np.isin(reader, rng.integers(0, 80, 80))])) / 300 for _ in range(2000)]
-    expected = np.percentile(drawn, [2.5, 97.5]) - np.mean(drawn) + interval.value
-    assert (interval.low, interval.high) == pytest.approx(expected.tolist(), abs=0.006)
+    assert (interval.low + interval.high) / 2 == pytest.approx(interval.value)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * np.std(drawn), rel=0.06)
+
+
+def test_coverage_of_everything_stays_within_one():
+    items, reader = np.tile(np.arange(10), 5), np.repeat(np.arange(5), 10)
+    items[-1] = 0
+    interval = union_share(items, reader, 10)
+    assert interval.value == interval.high == 1.0
 
 
 def test_paired_coverage_of_equal_lists_is_nothing():

@@ -38,7 +38,7 @@ def test_the_last_version_before_the_minute_holds(versions: list[tuple[int, int,
     for row in range(4):
         known = [(m, i) for i, (a, m, _) in enumerate(versions) if a == row and m <= time // MS_PER_MINUTE]
         expected = versions[max(known)[1]][2] if known else 0
-        assert found[row].tolist() == ([expected] if versions else [])
+        assert found[row].tolist() == [expected]
         assert (content.index(np.array([time]), np.array([[row]]))[0, 0] >= 0) == bool(known)
     assert not found[4].any()
 

@@ -177,9 +177,9 @@ def test_files_that_are_no_tensor_are_refused(tmp_path: Path) -> None:
 
 
 def test_impossible_clicks_are_refused() -> None:
-    with pytest.raises(DataError, match="outside 0..2"):
+    with pytest.raises(DataError, match=r"outside 0\.\.2"):
         Popularity.build(np.array([0, 3]), np.array([0, 0]), 3)
-    with pytest.raises(DataError, match="outside 0..2"):
+    with pytest.raises(DataError, match=r"outside 0\.\.2"):
         Popularity.build(np.array([-1]), np.array([0]), 3)
     with pytest.raises(DataError, match="years apart"):
         Popularity.build(np.array([0, 0]), np.array([0, 10**14]), 1)

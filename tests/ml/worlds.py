@@ -113,10 +113,13 @@ def _clicks(rng: np.random.Generator, catalogue: Catalogue, n_users: int, days: 
 
 
 def _impressions(rng: np.random.Generator, catalogue: Catalogue, clicks: Clicks) -> tuple[Clicks, Impressions]:
-    """Clicks with ids, and their impressions: a tenth of the clicks is made in the one of the reader's click before; a
-    tenth of the impressions is repeated without a click."""
+    """Clicks with ids, and their impressions: some hold two clicks of the reader that were made soon after each other;
+    a tenth of the impressions is repeated without a click."""
     n = len(clicks)
-    joins = np.concatenate([[False], (clicks.user[1:] == clicks.user[:-1]) & (rng.random(n - 1) < 0.1)])
+    soon = (clicks.user[1:] == clicks.user[:-1]) & (np.diff(clicks.time) < 5 * MS_PER_MINUTE)
+    soon &= clicks.article[1:] < catalogue.available(clicks.time[:-1])
+    joins = np.concatenate([[False], soon & (rng.random(n - 1) < 0.5)])
+    joins[1:] &= ~joins[:-1]
     group = np.cumsum(~joins) - 1
     first = np.flatnonzero(~joins)
     idle = rng.integers(0, len(first), len(first) // 10)

@@ -73,9 +73,10 @@ def test_sessions_against_a_loop(tmp_path: Path) -> None:
     articles = rng.integers(0, 100, 500)
     starts = np.searchsorted(users, users)
     first = np.maximum(starts, np.arange(500) - rng.integers(0, 6, 500))
+    times = np.arange(500) // 3
     keep = np.flatnonzero(rng.random(500) < 0.5)
     lake = Lake(tmp_path / "lake")
-    columns = {"user_id": users, "article_id": articles, "time": np.arange(500)}
+    columns = {"user_id": users, "article_id": articles, "time": times}
     version = publish_tables(lake, Ref("globo", "interactions", "2017-10-05"), {"interactions": pa.table(columns)})
     ranges = {"first": first[keep], "target": keep, "split": ["train"] * len(keep)}
     publish_tables(
@@ -84,7 +85,8 @@ def test_sessions_against_a_loop(tmp_path: Path) -> None:
     with Engine(tmp_path / "spill") as engine:
         engine.views(lake, "globo")
         found = engine.query("SELECT history, target FROM sessions").to_pylist()
-    assert found == [{"history": articles[first[t] : t].tolist(), "target": articles[t]} for t in keep]
+    history = [[int(articles[i]) for i in range(first[t], t) if times[i] < times[t]] for t in keep]
+    assert found == [{"history": h, "target": articles[t]} for h, t in zip(history, keep, strict=True)]
 
 
 def test_another_as_of_day(lake: Lake, tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 import multiprocessing
 import os
+import time
 from datetime import date
 from pathlib import Path
 
 import pytest
 
-from ml.datasets import dataset
+from ml.datasets import Dataset, dataset
 from ml.errors import DataError, LakeError
 from resources import source as module
 from resources.manifest import file_digest
@@ -22,8 +23,8 @@ DAY_MS = 86_400_000
 START = GLOBO.clock.start(date(2017, 10, 2))
 
 
-def click(user: int, time: int) -> str:
-    return f"{user},{user},{time},2,100,{time},4,1,17,1,21,2\n"
+def click(user: int, at: int) -> str:
+    return f"{user},{user},{at},2,100,{at},4,1,17,1,21,2\n"
 
 
 @pytest.fixture
@@ -89,29 +90,34 @@ def test_moved_files_are_the_same_data(source: DatasetSource, root: Path, tmp_pa
     assert DatasetSource(tmp_path / "lake", {"globo": moved}).split(GLOBO) == before
 
 
-def _count_splits(source: DatasetSource, log: Path) -> None:
-    reader = module.reader(GLOBO.reader)
-    plain = type(reader).split
+class SlowReader:
+    """Counts its splits in a file."""
 
-    def counted(*arguments: object, **keywords: object) -> object:
-        with log.open("a") as stream:
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def sources(self, root: Path) -> list[Path]:
+        return sorted(root.rglob("*.csv"))
+
+    def split(self, _root: Path, _dataset: Dataset, out: Path, _progress: object) -> None:
+        with self.log.open("a") as stream:
             stream.write("split\n")
-        return plain(*arguments, **keywords)  # type: ignore[arg-type]
-
-    type(reader).split = counted  # type: ignore[method-assign, assignment]
-    source.split(GLOBO)
+        time.sleep(0.1)
+        (out / "2017-10-02").mkdir()
 
 
-def test_four_processes_split_once(source: DatasetSource, tmp_path: Path) -> None:
+def test_four_processes_split_once(source: DatasetSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log"
+    monkeypatch.setattr(module, "reader", lambda _: SlowReader(log))
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_count_splits, args=(source, log)) for _ in range(4)]
+    workers = [context.Process(target=source.split, args=(GLOBO,), daemon=True) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(30)
     assert [w.exitcode for w in workers] == [0] * 4
     assert log.read_text() == "split\n"
+    assert source.days(GLOBO) == [date(2017, 10, 2)]
     assert [p.name for p in (tmp_path / "lake" / ".staging").iterdir()] == ["sweep"]
 
 
