@@ -6,9 +6,10 @@ Does not belong here: what a stage computes.
 
 import base64
 import getpass
+import logging
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
 from typing import Any
@@ -173,7 +174,7 @@ def _materialise(
     with ExitStack() as stack:
         run = stack.enter_context(tools.tracker.run(ref, context.run.run_id, key))
         staged = stack.enter_context(tools.lake.staging(ref))
-        work = Work(dataset, day, model, settings, inputs, staged.path, tools, context.log.info)
+        work = Work(dataset, day, model, settings, inputs, staged.path, tools, _teller(context, ref))
         summary = stage.compute(work)
         checks = _check(stage, dataset, work)
         record = {
@@ -196,6 +197,16 @@ def _materialise(
         _track(run, recipe, summary, version, flat)
     extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"]}
     return _result(stage, version, checks, extra)
+
+
+def _teller(context: dg.AssetExecutionContext, ref: Ref) -> Callable[[str], None]:
+    """Progress goes to the run's log, and to this process's log for who watches the command line."""
+
+    def tell(line: str) -> None:
+        context.log.info(line)
+        logging.getLogger("assets").info("%s: %s", ref, line)
+
+    return tell
 
 
 def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:

@@ -25,7 +25,16 @@ from resources.text_encoder import text_digest
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
     if not dataset.has_text:
         return {"source": "coclick"}
-    return {"source": "text", "families": list(settings.text_families), "encoder": tools.encoder.identity}
+    families = list(settings.text_families)
+    published = reader(dataset.reader).artifact_vectors(tools.source.root(dataset))
+    digests = tools.source.fingerprint(dataset)
+    names = {f: published[f].relative_to(tools.source.root(dataset)).as_posix() for f in families if f in published}
+    return {
+        "source": "text",
+        "families": families,
+        "published": {family: digests[name] for family, name in names.items()},
+        "encoder": tools.encoder.identity,
+    }
 
 
 def _compute(work: Work) -> Summary:

@@ -37,14 +37,16 @@ def _rq1(work: Work) -> Summary:
 
 def _rq2(work: Work) -> Summary:
     oracle = work.tools.source.oracle(work.dataset)
-    evaluate_rq2(work.one("predictions").path, _baseline(work), work.out, oracle)
+    bundle = oracle.parent if oracle else None
+    evaluate_rq2(work.one("predictions").path, _baseline(work), work.out, bundle)
     return _summary(work.out)
 
 
 def _rq3(work: Work) -> Summary:
     asof = AsOf.open(work.asof_paths())
     family = next((f for f in ("body", "title", "coclick") if f in asof.families), None)
-    evaluate_rq3(work.one("predictions").path, _baseline(work), work.out, asof, family)
+    features = work.one("article_features").file("features.parquet")
+    evaluate_rq3(work.one("predictions").path, _baseline(work), work.out, asof, family, features)
     return _summary(work.out)
 
 

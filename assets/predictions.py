@@ -5,6 +5,8 @@ sampling of test minutes (`ml.predict`), metrics (`assets.evaluation`).
 """
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 from assets.stage import Need, Stage, Summary, Work, test_needs
@@ -13,6 +15,8 @@ from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.predict import predict
 from resources.bindings import RunSettings, Tools
+
+SECONDS_BETWEEN = 15.0
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
@@ -25,7 +29,7 @@ def _compute(work: Work) -> Summary:
     asof = AsOf.open(work.asof_paths())
     span = work.split.spans(work.dataset.clock, work.day)["test"]
     model = spec.load(checkpoint)
-    predict(asof, model, span, work.settings.budget, work.out, seed=work.settings.seed, progress=work.progress)
+    predict(asof, model, span, work.settings.budget, work.out, seed=work.settings.seed, progress=_now_and_then(work))
     span_facts = json.loads((work.out / "span.json").read_text())
     figures = {k: span_facts[k] for k in ("n_cases", "n_impressions", "n_minutes_total", "n_clicks_total")}
     return Summary(
@@ -33,6 +37,19 @@ def _compute(work: Work) -> Summary:
         metrics={k: float(v) for k, v in figures.items()},
         metadata=figures,
     )
+
+
+def _now_and_then(work: Work) -> Callable[[int, int], None]:
+    """Tells how far the scoring is, every quarter of a minute."""
+    told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > SECONDS_BETWEEN:
+            told = time.monotonic()
+            work.progress(f"{done:,} of {total:,} lists")
+
+    return progress
 
 
 PREDICTIONS = Stage(

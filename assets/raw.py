@@ -32,7 +32,7 @@ def _compute(work: Work) -> Summary:
         )
     files = sorted(folder.glob("*.parquet"))
     if work.day == work.tools.source.days(work.dataset)[0]:
-        files.append(split / "quarantine.parquet")
+        files += split.glob("quarantine.parquet")
     rows = {}
     for file in files:
         shutil.copyfile(file, work.out / file.name)

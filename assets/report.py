@@ -3,12 +3,13 @@
 Belongs here: gathering the evaluations of one as-of day. Does not belong here: layout (`ml.report`).
 """
 
+import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
-from ml.report import build_report
-
 from assets.stage import Need, Stage, Summary, Work
+from ml import report as layout
 from ml.datasets import Dataset
 from resources.bindings import RunSettings, Tools
 
@@ -16,7 +17,8 @@ QUESTIONS = ("rq1", "rq2", "rq3")
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
-    return {"models": sorted(settings.models), "split": settings.split}
+    template = hashlib.sha256(Path(layout.__file__).with_name("report.html.j2").read_bytes()).hexdigest()
+    return {"models": list(settings.models), "split": settings.split, "template": template}
 
 
 def _compute(work: Work) -> Summary:
@@ -30,7 +32,7 @@ def _compute(work: Work) -> Summary:
         entry = models[str(version.ref.model)]
         entry["curves"] = json.loads(version.file("curves.json").read_text())
         entry["manifests"]["checkpoint"] = version.manifest_digest
-    build_report(work.dataset.name, str(work.day), work.settings.split, models, out=work.out)
+    layout.build_report(work.dataset.name, str(work.day), work.settings.split, models, out=work.out)
     return Summary(artifacts=["report.json", "report.html"])
 
 

@@ -7,6 +7,7 @@ Everything random is a function of (seed, step): a batch can be made again at an
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -53,9 +54,13 @@ def step_targets(n_targets: int, batch: int, seed: int, step: int) -> np.ndarray
     epoch, place = position // n_targets, position % n_targets
     chosen = np.empty(batch, dtype=np.int64)
     for e in np.unique(epoch):
-        order = np.random.default_rng(step_seed(seed, _ORDER, int(e))).permutation(n_targets)
-        chosen[epoch == e] = order[place[epoch == e]]
+        chosen[epoch == e] = _order(n_targets, seed, int(e))[place[epoch == e]]
     return chosen
+
+
+@lru_cache(maxsize=2)
+def _order(n_targets: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng(step_seed(seed, _ORDER, epoch)).permutation(n_targets)
 
 
 class Batches:
@@ -70,7 +75,6 @@ class Batches:
         self.targets, self.mask = targets, mask
         self.cases = target_cases(asof, targets)
         self.sampler = NegativeSampler(asof, recipe.mixture, recipe.negatives)
-        self._epoch: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         """Number of targets."""

@@ -119,13 +119,9 @@ def _normal(value: float, drawn: np.ndarray, readers: int) -> Interval:
 
 def _drawn_unions(items: np.ndarray, reader: np.ndarray, readers: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     """Number of distinct items that the readers of each resample received; float64 [resamples]."""
-    column = np.searchsorted(readers, reader)
     ids, row = np.unique(items, return_inverse=True)
-    pairs = np.unique(row * len(readers) + column)
-    received = csr_matrix(
-        (np.ones(len(pairs), dtype=np.float32), (pairs // max(len(readers), 1), pairs % max(len(readers), 1))),
-        (len(ids), len(readers)),
-    )
+    once = np.ones(len(items), dtype=np.float32)
+    received = csr_matrix((once, (row, np.searchsorted(readers, reader))), (len(ids), len(readers)))
     chosen = ((weights > 0).astype(np.float32).T for weights in _draws(len(readers), seed, resamples))
     return np.concatenate([np.sum((received @ block) > 0, axis=0) for block in chosen]).astype(np.float64)
 

@@ -9,23 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def info_nce(
-    user: Tensor,
-    positive: Tensor,
-    negative: Tensor,
-    valid: Tensor,
-    temperature: float,
-    log_q: Tensor | None = None,
-) -> Tensor:
-    """InfoNCE of one positive against its own K negatives, mean over the batch (document 1, Sec. 2.3.1 and 4.4).
+def info_nce(user: Tensor, articles: Tensor, valid: Tensor, temperature: float, log_q: Tensor | None = None) -> Tensor:
+    """InfoNCE of a target against its own K negatives, mean over the batch (document 1, Sec. 2.3.1 and 4.4).
 
-    `user`, `positive` [B, d]; `negative` [B, K, d]; `valid` bool [B, K], False leaves that negative out;
-    `log_q` float32 [B, 1 + K], subtracted from the logits (positive first): the log density of the sampler. Scalar,
-    float32.
+    `user` [B, d]; `articles` [B, 1 + K, d], the target first; `valid` bool [B, K], False leaves that negative out;
+    `log_q` float32 [B, 1 + K], subtracted from the logits: the log density of the sampler. Scalar, float32.
     """
-    above = (user * positive).sum(-1, keepdim=True)
-    below = torch.einsum("bd,bkd->bk", user, negative)
-    logits = torch.cat([above, below], dim=1).float() / temperature
+    logits = torch.bmm(articles, user.unsqueeze(-1)).squeeze(-1).float() / temperature
     if log_q is not None:
         logits = logits - log_q
     outside = F.pad(~valid, (1, 0), value=False)

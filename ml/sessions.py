@@ -60,19 +60,6 @@ SELECT {", ".join(schema.INTERACTIONS.names)} FROM numbered ORDER BY user_id, pl
 """Clicks of `$files` with $start <= time < $stop (ms), sorted, with sessions numbered 0.. within the reader. A session
 begins where the source's session changes and, where the source names none, after $gap ms without a click."""
 
-SESSIONS_SQL = """
-SELECT t.user_id,
-       list(h.article_id ORDER BY h.row) FILTER (WHERE h.time < t.time) AS history,
-       list(h.time ORDER BY h.row) FILTER (WHERE h.time < t.time) AS history_times,
-       t.article_id AS target, t.time AS target_time, r.split
-FROM session_ranges r
-JOIN interactions t ON t.row = r.target
-JOIN interactions h ON h.user_id = t.user_id AND h.row >= r.first AND h.row < r.target
-GROUP BY r.target, r.split, t.user_id, t.article_id, t.time
-ORDER BY r.target
-"""
-"""Readable histories from `session_ranges` and `interactions` (with its row number as column `row`)."""
-
 
 def build_interactions(
     con: "duckdb.DuckDBPyConnection",

@@ -81,26 +81,25 @@ class ArticleEncoder(nn.Module):
         `row` int64 [n]; `version` int64 [n] for each content family, -1 for none. In training each distinct article or
         version is multiplied once; otherwise all n, so that a row's bits do not depend on the other rows.
         """
-        total = self.dynamic.bias.new_zeros(len(row), self.middle.in_features)
+        parts = []
         for family, projection in self.content.items():
             vectors = tables.vectors[family]
             distinct, inverse = self._distinct(version[family] % len(vectors))
-            values = self._blur(family, vectors[distinct])
-            total = total + self._keep(family, projection(values)[inverse])
+            parts.append(self._keep(family, projection(self._blur(family, vectors[distinct]))[inverse]))
         if "meta" in self.spec.families:
             distinct, inverse = self._distinct(row)
             numeric = self._blur("meta", tables.numeric[distinct])
             codes = (self.category(tables.category[distinct]), self.premium(tables.premium[distinct]))
-            total = total + self._keep("meta", self.meta(torch.cat([*codes, numeric], dim=1))[inverse])
-        return total
+            parts.append(self._keep("meta", self.meta(torch.cat([*codes, numeric], dim=1))[inverse]))
+        return sum(parts[1:], parts[0]) if parts else self.dynamic.bias.new_zeros(len(row), self.middle.in_features)
 
     def finish(self, static: Tensor, dynamic: Tensor) -> Tensor:
         """Article vectors of unit length [n, dim] from `static` [n, hidden] and `dynamic` [n, width]."""
         if self.training and self.spec.blocks:
             parts = [self._keep(f, self._blur(f, dynamic[:, block])) for f, block in self.spec.blocks.items()]
             dynamic = torch.cat(parts, dim=1)
-        hidden = F.gelu(static + self.dynamic(dynamic))
-        return F.normalize(self.last(F.gelu(self.middle(hidden))).float(), dim=-1)
+        hidden = F.relu(static + self.dynamic(dynamic))
+        return F.normalize(self.last(F.relu(self.middle(hidden))).float(), dim=-1)
 
     def forward(self, tables: ArticleTables, articles: ArticleInputs) -> Tensor:
         """Vectors [n, dim] of articles as of their times."""
@@ -228,8 +227,8 @@ class SnertNet(nn.Module):
     def forward(self, tables: ArticleTables, history: HistoryInputs, articles: ArticleInputs) -> tuple[Tensor, Tensor]:
         """Reader vectors [B, d] and the vectors [n, d] of `articles`; history and articles are encoded in one pass."""
         vectors = self.article(tables, ArticleInputs.concat([history.articles, articles]))
-        split = len(history.articles)
-        return self.user(vectors[:split], history), vectors[split:]
+        clicked, asked = vectors.split([len(history.articles), len(articles)])
+        return self.user(clicked, history), asked
 
 
 def _embedding(size: int, dim: int) -> nn.Embedding:

@@ -208,7 +208,7 @@ class _Run:
         grid = articles.view(len(user), -1, articles.shape[1])
         valid = torch.from_numpy(batch.valid).to(self.device)
         log_q = None if batch.log_q is None else torch.from_numpy(batch.log_q).to(self.device)
-        nce = info_nce(user, grid[:, 0], grid[:, 1:], valid, self.recipe.temperature, log_q)
+        nce = info_nce(user, grid, valid, self.recipe.temperature, log_q)
         distinct = articles[torch.from_numpy(batch.distinct).to(self.device)]
         return nce, log_det(user, distinct, self.recipe.ridge), distinct
 

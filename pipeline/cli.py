@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or bad input. With `--json` the result
 output; everything else goes to standard error.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -14,13 +15,15 @@ import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from ml.errors import DataError, NewsrecError, UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from resources.bindings import RunSettings, ToolBox
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -136,7 +139,7 @@ def _print_report(folder: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report, indent=1))
         return
-    from ml.report import text_table
+    from ml.report_tables import text_table
 
     print(text_table(report))
     print(f"page: {folder / 'report.html'}")
@@ -163,7 +166,7 @@ def metrics(
     if as_json:
         print(json.dumps(report, indent=1))
         return
-    from ml.report import text_table
+    from ml.report_tables import text_table
 
     print(text_table(report))
 
@@ -236,7 +239,19 @@ def sql(
             if as_json:
                 print(json.dumps(table.to_pylist(), default=str))
             else:
-                print(engine.render(table))
+                _print_table(table)
+
+
+def _print_table(table: "pa.Table", limit: int = 100) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(*table.column_names, box=None)
+    for row in table.slice(0, limit).to_pylist():
+        shown.add_row(*(str(v) for v in row.values()))
+    Console().print(shown, markup=False)
+    if len(table) > limit:
+        print(f"{len(table):,} rows, the first {limit} shown: use --json for all, or LIMIT")
 
 
 def _statements() -> list[str]:
@@ -278,8 +293,22 @@ def main() -> None:
     os.environ.setdefault("DAGSTER_HOME", str(Path(__file__).resolve().parent.parent))
     for name, value in (("DAGSTER_DISABLE_TELEMETRY", "1"), ("DO_NOT_TRACK", "1"), ("GX_ANALYTICS_ENABLED", "false")):
         os.environ.setdefault(name, value)
-    logging.getLogger("dagster").setLevel(logging.ERROR)
-    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("    %(message)s"))
+    for room in ("pipeline", "assets", "ml", "resources"):
+        logging.getLogger(room).setLevel(logging.INFO)
+        logging.getLogger(room).addHandler(handler)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    _leave(_guarded(lambda: app(standalone_mode=False)))
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process after its exit handlers, without the interpreter's teardown: there, threads of the tracking
+    store still hold DuckDB types, whose binding then prints pages of leak warnings."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _guarded(command: Callable[[], Any]) -> int:

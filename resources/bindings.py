@@ -17,6 +17,7 @@ from ml.errors import UsageError
 from resources.engine import Engine
 from resources.gpu import Device
 from resources.lake import Lake
+from resources.places import REPOSITORY
 from resources.source import DatasetSource
 from resources.text_encoder import TextEncoder
 from resources.tracker import Tracker
@@ -24,7 +25,6 @@ from resources.tracker import Tracker
 if TYPE_CHECKING:
     from ml.recipes import Recipe
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 BUDGETS = {"quick": 10_000, "full": 100_000}
 DEFAULT_MODELS = (
     "snert",
@@ -47,12 +47,12 @@ def lake_root() -> Path:
 class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     """What a run asks for; the parts that a stage uses enter its recipe key."""
 
-    split: str = Field("rolling", description="rolling, thesis or lag_K")
-    profile: str = Field("quick", description="quick: 10,000 test cases; full: 100,000")
-    seed: int = Field(1, description="seed of training, sampling of test minutes and intervals")
-    recipe: str = Field("snert_quick", description="recipe of the trained model: snert_quick or snert_thesis")
-    models: list[str] = Field(list(DEFAULT_MODELS), description="models of the report")
-    text_families: list[str] = Field(["body"], description="content families to encode: body, title, image")
+    split: str = Field(default="rolling", description="rolling, thesis or lag_K")
+    profile: str = Field(default="quick", description="quick: 10,000 test cases; full: 100,000")
+    seed: int = Field(default=1, description="seed of training, sampling of test minutes and intervals")
+    recipe: str = Field(default="snert_quick", description="recipe of the trained model: snert_quick or snert_thesis")
+    models: list[str] = Field(default=list(DEFAULT_MODELS), description="models of the report")
+    text_families: list[str] = Field(default=["body"], description="content families to encode: body, title, image")
 
     @property
     def budget(self) -> int:
@@ -88,14 +88,16 @@ class Tools:
 class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Where things live and run. Empty fields take the environment's or the repository's default."""
 
-    lake: str = Field("", description="root of the lake; default NEWSREC_LAKE or ./lake")
-    data_root: str = Field("", description="folder of the dataset that NEWSREC_DATASET names")
-    dataset: str = Field("", description="dataset that data_root belongs to; default NEWSREC_DATASET")
-    device: str = Field("auto", description="auto, cpu or cuda")
-    encoder: str = Field("packaged-minilm", description="text encoder: packaged-minilm or a Hugging Face name")
-    encoder_revision: str = Field("", description="pinned revision of a Hugging Face encoder")
-    pooling: str = Field("mean", description="cls or mean")
-    tracking_uri: str = Field("", description="MLflow store; default MLFLOW_TRACKING_URI or sqlite in the repository")
+    lake: str = Field(default="", description="root of the lake; default NEWSREC_LAKE or ./lake")
+    data_root: str = Field(default="", description="folder of the dataset that NEWSREC_DATASET names")
+    dataset: str = Field(default="", description="dataset that data_root belongs to; default NEWSREC_DATASET")
+    device: str = Field(default="auto", description="auto, cpu or cuda")
+    encoder: str = Field(default="packaged-minilm", description="text encoder: packaged-minilm or a Hugging Face name")
+    encoder_revision: str = Field(default="", description="pinned revision of a Hugging Face encoder")
+    pooling: str = Field(default="mean", description="cls or mean")
+    tracking_uri: str = Field(
+        default="", description="MLflow store; default MLFLOW_TRACKING_URI or sqlite in the repository"
+    )
 
     @cached_property
     def _tools(self) -> Tools:

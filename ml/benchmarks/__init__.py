@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ml.benchmarks.globo_baselines import bench_globo_baselines
 from ml.benchmarks.popularity import bench_popularity
 from ml.benchmarks.retrieval import bench_retrieval
 
@@ -15,6 +16,7 @@ Benchmark = Callable[[str, Path | None], dict[str, Any]]
 """Takes a size (`quick` or `paper`) and the folder of a real log, for those that measure on one."""
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "globo_baselines": bench_globo_baselines,
     "popularity": lambda size, _: bench_popularity(size),
     "retrieval": lambda size, _: bench_retrieval(size),
 }

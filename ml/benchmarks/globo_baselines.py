@@ -25,7 +25,7 @@ from ml.bootstrap import means
 from ml.clock import MS_PER_DAY, MS_PER_MINUTE
 from ml.datasets import dataset
 from ml.errors import UsageError
-from ml.log import Cases, Catalogue, Clicks, int_array
+from ml.log import Cases, Catalogue, Clicks, Impressions, int_array
 from ml.metrics import ndcg_at, recall_at
 from ml.models.cooccurrence import POPULARITY_MINUTES, WINDOW_MINUTES, last_article, sum_of_shares
 from ml.popularity import Popularity
@@ -105,7 +105,7 @@ def _open(root: Path) -> AsOf:
     blank = np.full((a, len(NUMERIC)), np.nan, dtype=np.float32)
     articles = ArticleTable(catalogue.article_id, catalogue.category, np.full(a, -1, np.int8), blank)
     popularity = Popularity.build(clicks.article, clicks.time, a)
-    return AsOf(known, catalogue, clicks, schema_empty_impressions(), popularity, {}, articles)
+    return AsOf(known, catalogue, clicks, Impressions.load([], catalogue), popularity, {}, articles)
 
 
 def _catalogue(article: np.ndarray, time: np.ndarray) -> Catalogue:
@@ -129,9 +129,11 @@ def _scores(asof: AsOf, cases: Cases) -> Iterator[tuple[str, np.ndarray]]:
     """Name and scores float32 [B, A] of each baseline; articles that nobody has clicked before are out of reach."""
     n = len(asof.catalogue)
     unseen = asof.catalogue.published[None, :] >= cases.time[:, None]
+    times = np.sort(asof.clicks.time)
     popular = {}
     for minutes in (1440, 240, 60, 15):
-        popular[minutes] = _window_counts(asof, cases.time, minutes)
+        lo, hi = np.searchsorted(times, cases.time - minutes * MS_PER_MINUTE), np.searchsorted(times, cases.time)
+        popular[minutes] = _sliding_counts(asof.time_sorted_articles, lo, hi, n)
         yield f"popular_{minutes}", np.where(unseen, -np.inf, popular[minutes])
     last = last_article(asof.clicks.article, cases)
     lo, hi = asof.coclicks.window(cases.time, last, WINDOW_MINUTES)
@@ -140,3 +142,19 @@ def _scores(asof: AsOf, cases: Cases) -> Iterator[tuple[str, np.ndarray]]:
     recent = popular[POPULARITY_MINUTES]
     summed = sum_of_shares(together, (hi - lo)[:, None], recent, recent.sum(axis=1, keepdims=True))
     yield "cooccurrence_popular", np.where(unseen, -np.inf, summed)
+
+
+@nb.njit(cache=True)
+def _sliding_counts(article: np.ndarray, lo: np.ndarray, hi: np.ndarray, n: int) -> np.ndarray:
+    """Clicks by article, float32 [B, n], in the ranges [lo, hi) of the time-sorted log; both ascend."""
+    counts = np.zeros((len(lo), n), np.float32)
+    for b in range(len(lo)):
+        added, dropped = lo[b], lo[b]
+        if b > 0:
+            counts[b] = counts[b - 1]
+            added, dropped = hi[b - 1], lo[b - 1]
+        for e in range(added, hi[b]):
+            counts[b, article[e]] += 1
+        for e in range(dropped, lo[b]):
+            counts[b, article[e]] -= 1
+    return counts

@@ -17,33 +17,33 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_info_nce_of_a_hand_computed_case() -> None:
-    user, positive = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
-    negative = torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]])
-    got = info_nce(user, positive, negative, torch.ones(1, 2, dtype=torch.bool), temperature=0.5)
+    user = torch.tensor([[1.0, 0.0]])
+    articles = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
+    got = info_nce(user, articles, torch.ones(1, 2, dtype=torch.bool), temperature=0.5)
     assert float(got) == pytest.approx(-2 + math.log(math.exp(2) + math.exp(0) + math.exp(-2)), rel=1e-6)
 
 
 def test_masked_negatives_change_nothing_and_get_no_gradient() -> None:
-    user, positive, negative = unit(4, 8), unit(4, 8, seed=1), unit(4, 6, 8, seed=2).requires_grad_()
+    user, articles = unit(4, 8), unit(4, 7, 8, seed=2).requires_grad_()
     valid = torch.ones(4, 6, dtype=torch.bool)
     valid[:, 4:] = False
-    masked = info_nce(user, positive, negative, valid, 0.2)
-    assert torch.equal(masked, info_nce(user, positive, negative[:, :4], valid[:, :4], 0.2))
+    masked = info_nce(user, articles, valid, 0.2)
+    assert torch.equal(masked, info_nce(user, articles[:, :5], valid[:, :4], 0.2))
     masked.backward()
-    assert torch.all(negative.grad[:, 4:] == 0) and torch.any(negative.grad[:, :4] != 0)
+    assert torch.all(articles.grad[:, 5:] == 0) and torch.any(articles.grad[:, :5] != 0)
 
 
 def test_without_any_valid_negative_the_loss_is_zero() -> None:
-    assert float(info_nce(unit(3, 4), unit(3, 4, seed=1), unit(3, 2, 4), torch.zeros(3, 2, dtype=torch.bool), 0.1)) == 0
+    assert float(info_nce(unit(3, 4), unit(3, 3, 4), torch.zeros(3, 2, dtype=torch.bool), 0.1)) == 0
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-3, 3), st.integers(0, 1000))
 def test_a_constant_log_density_cancels(shift: float, seed: int) -> None:
-    user, positive, negative = unit(5, 8, seed=seed), unit(5, 8, seed=seed + 1), unit(5, 3, 8, seed=seed + 2)
+    user, articles = unit(5, 8, seed=seed), unit(5, 4, 8, seed=seed + 1)
     valid = torch.ones(5, 3, dtype=torch.bool)
-    plain = info_nce(user, positive, negative, valid, 0.3)
-    shifted = info_nce(user, positive, negative, valid, 0.3, torch.full((5, 4), shift))
+    plain = info_nce(user, articles, valid, 0.3)
+    shifted = info_nce(user, articles, valid, 0.3, torch.full((5, 4), shift))
     assert float(plain) == pytest.approx(float(shifted), abs=1e-5)
 
 
@@ -64,7 +64,7 @@ def test_corrected_for_the_sampler_the_optimum_is_the_data_distribution() -> Non
         user = torch.ones(256, 1)
         vectors = logit[drawn].unsqueeze(-1)
         valid = torch.ones(256, 32, dtype=torch.bool)
-        loss = info_nce(user, vectors[:, 0], vectors[:, 1:], valid, 1.0, q.log()[drawn])
+        loss = info_nce(user, vectors, valid, 1.0, q.log()[drawn])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from ml.benchmarks import BENCHMARKS
+from ml.benchmarks import popularity as benchmark
 from ml.clock import MS_PER_MINUTE
-from ml.errors import DataError
+from ml.errors import DataError, UsageError
 from ml.popularity import WINDOWS, Popularity
 
 BASE = 28_000_000
@@ -20,10 +22,10 @@ BASE = 28_000_000
 
 def dense(article: np.ndarray, minute: np.ndarray, n_articles: int, n_minutes: int) -> np.ndarray:
     """S^(w) = X W^(w) for every window, W[t', t] = 1 where 0 <= t - t' < w: int64 [A, T, 7]."""
-    x = np.zeros((n_articles, n_minutes), dtype=np.int64)
+    x = np.zeros((n_articles, n_minutes))
     np.add.at(x, (article, minute), 1)
     lag = np.arange(n_minutes)[None, :] - np.arange(n_minutes)[:, None]
-    return np.stack([x @ ((lag >= 0) & (lag < w)).astype(np.int64) for w in WINDOWS], axis=2)
+    return np.stack([x @ ((lag >= 0) & (lag < w)).astype(float) for w in WINDOWS], axis=2).astype(np.int64)
 
 
 def random_log(seed: int, n: int, n_articles: int, n_minutes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -183,3 +185,19 @@ def test_impossible_clicks_are_refused() -> None:
         Popularity.build(np.array([-1]), np.array([0]), 3)
     with pytest.raises(DataError, match="years apart"):
         Popularity.build(np.array([0, 0]), np.array([0, 10**14]), 1)
+
+
+def test_the_benchmark_compares_equal_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = (benchmark.Size(300, 3000, 20_000), benchmark.Size(50, 1600, 5_000))
+    monkeypatch.setitem(benchmark.SIZES, "quick", sizes)
+    found = BENCHMARKS["popularity"]("quick", None)
+    assert found["bench"] == "popularity"
+    assert found["size"] == {"articles": 300, "minutes": 3000, "clicks": 20_000}
+    assert [set(row) for row in found["results"]] == [{"name", "ours", "reference", "ratio", "unit"}] * 3
+    assert all(row["ratio"] == row["reference"] / row["ours"] for row in found["results"])
+    assert found["results"][0]["reference"] == 300 * 3000 * 7 * 4
+    monkeypatch.setattr(benchmark, "_band_products", lambda *_: [benchmark.sparse.csc_array((50, 1600))] * 7)
+    with pytest.raises(RuntimeError, match="differs from the dense one"):
+        benchmark.bench_popularity("quick")
+    with pytest.raises(UsageError, match="unknown size 'vast'"):
+        benchmark.bench_popularity("vast")

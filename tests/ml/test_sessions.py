@@ -19,7 +19,6 @@ from ml.errors import DataError
 from ml.log import Clicks
 from ml.sessions import (
     GAP_MINUTES,
-    SESSIONS_SQL,
     build_interactions,
     exclusion_mask,
     read_sessions,
@@ -60,11 +59,12 @@ def build(files: list[Path], out: Path, start: int = 0, end: int = 10**15, threa
 def naive_sessions(rows: list[Row]) -> list[tuple[int, int, int, int]]:
     """(user, time, article, session number), reader by reader in a loop."""
     out = []
-    for user in sorted({r[0] for r in rows}):
+    readers: dict[int, list[Row]] = {}
+    for row in rows:
+        readers.setdefault(row[0], []).append(row)
+    for user in sorted(readers):
         number, before = 0, None
-        for _, article, time, session in sorted(
-            (r for r in rows if r[0] == user), key=lambda r: (r[2], r[1], r[3] is None, r[3])
-        ):
+        for _, article, time, session in sorted(readers[user], key=lambda r: (r[2], r[1], r[3] is None, r[3])):
             if before is not None:
                 known = session is not None and before[1] is not None
                 number += session != before[1] if known else time - before[0] >= GAP
@@ -223,29 +223,6 @@ def test_ranges_are_bound_to_their_interactions(tmp_path: Path) -> None:
     write_sessions(table, path, "abc")
     write_sessions(table, tmp_path / "again.parquet", "abc")
     assert path.read_bytes() == (tmp_path / "again.parquet").read_bytes() != before
-
-
-def test_the_view_lists_the_histories(tmp_path: Path) -> None:
-    """Readable lists: only clicks strictly before the target's time, oldest first."""
-    rows: list[Row] = [
-        (1, 10, 1000, None),
-        (1, 11, 2000, None),
-        (1, 12, 2000, None),
-        (1, 13, 3000, None),
-        (2, 10, 0, None),
-    ]
-    table = build([write_clicks(tmp_path / "a", rows)], tmp_path / "interactions.parquet")
-    user, article, time = (table.column(c).cast(pa.int64()).to_numpy() for c in ("user_id", "article_id", "time"))
-    ranges = session_ranges(
-        sorted_clicks(user, article, time), {"train": (0, 3000), "test": (3000, 4000)}, max_history=2
-    )
-    write_sessions(ranges, tmp_path / "sessions.parquet", "x")
-    with duckdb.connect() as con:
-        source = f"read_parquet('{tmp_path / 'interactions.parquet'}', file_row_number = true)"
-        con.execute(f"CREATE VIEW interactions AS SELECT file_row_number AS row, * FROM {source}")
-        con.execute(f"CREATE VIEW session_ranges AS SELECT * FROM '{tmp_path / 'sessions.parquet'}'")
-        view = con.execute(f"SELECT user_id, history, target, split FROM ({SESSIONS_SQL})").fetchall()
-    assert view == [(1, [10], 11, "train"), (1, [10], 12, "train"), (1, [11, 12], 13, "test")]
 
 
 @pytest.mark.real
