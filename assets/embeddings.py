@@ -97,7 +97,7 @@ def _coclick(work: Work) -> Summary:
 ARTICLE_EMBEDDINGS = Stage(
     name="article_embeddings",
     group="features",
-    description="Vectors of the day's articles: text encoder, published artifacts, or co-clicks where there is no text.",
+    description="Vectors of the day's articles: text encoder, published artifacts, or co-clicks where no text is.",
     needs=(
         Need("articles", "articles"),
         Need("clicks", "clicks"),

@@ -11,7 +11,8 @@ import numpy as np
 from assets.stage import Need, Stage, Summary, Work, fit_needs
 from ml.asof import AsOf
 from ml.datasets import Dataset
-from ml.models import MODELS
+from ml.errors import UsageError
+from ml.models import MODELS, Embeds
 from ml.retrieval import build_index
 from resources.bindings import RunSettings, Tools
 
@@ -25,6 +26,8 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
 def _compute(work: Work) -> Summary:
     asof = AsOf.open(work.asof_paths())
     model = MODELS[work.model or ""].load(work.one("checkpoint").path)
+    if not isinstance(model, Embeds):
+        raise UsageError(f"{work.model} has no vectors to index: set embeds=False in its line of the registry")
     now = work.split.fit_end(work.dataset.clock, work.day)
     rows = np.arange(int(asof.available(np.array([now]))[0]))
     vectors = model.article_vectors(asof, now, rows)

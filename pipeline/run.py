@@ -43,10 +43,10 @@ def as_of_day(dataset: Dataset, settings: RunSettings, toolbox: ToolBox, asked: 
 
 
 def report_goals(day: date, settings: RunSettings) -> Goal:
-    """The report of one as-of day and the indexes of its trained models."""
+    """The report of one as-of day, its sessions, and the indexes of its trained models."""
     index = BY_NAME["faiss_index"]
     indexes = [(index, day, model) for model in models_of(index, settings.models)]
-    return [(BY_NAME["evaluation_report"], day, None), *indexes]
+    return [(BY_NAME["evaluation_report"], day, None), (BY_NAME["session_splits"], day, None), *indexes]
 
 
 def execute(

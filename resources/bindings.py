@@ -95,9 +95,7 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
     encoder: str = Field(default="packaged-minilm", description="text encoder: packaged-minilm or a Hugging Face name")
     encoder_revision: str = Field(default="", description="pinned revision of a Hugging Face encoder")
     pooling: str = Field(default="mean", description="cls or mean")
-    tracking_uri: str = Field(
-        default="", description="MLflow store; default MLFLOW_TRACKING_URI or sqlite in the repository"
-    )
+    tracking_uri: str = Field(default="", description="MLflow store; default MLFLOW_TRACKING_URI or mlflow.db here")
 
     @cached_property
     def _tools(self) -> Tools:

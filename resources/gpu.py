@@ -5,7 +5,7 @@ Belongs here: resolving and describing the device. Does not belong here: using i
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ml.errors import UsageError
 
@@ -21,7 +21,7 @@ class Device:
         self.asked = asked
 
     @cached_property
-    def name(self) -> str:
+    def name(self) -> Literal["cpu", "cuda"]:
         """`cpu` or `cuda`. Raises UsageError when CUDA was asked for and there is none."""
         if self.asked == "cpu":
             return "cpu"
