@@ -104,7 +104,7 @@ def build_asset(
         key=key,
         deps=_deps(stage, dataset, model, by_name, names),
         partitions_def=partitions_of(dataset),
-        group_name=stage.group,
+        group_name=f"{dataset.name}_{stage.group}",
         description=stage.description,
         kinds=set(stage.kinds),
         pool=stage.pool,

@@ -74,6 +74,7 @@ class ArticleEncoder(nn.Module):
         self.dynamic = nn.Linear(spec.width, recipe.hidden)
         self.middle = nn.Linear(recipe.hidden, recipe.hidden)
         self.last = nn.Linear(recipe.hidden, recipe.dim)
+        self.shortcut = nn.Linear(recipe.hidden, recipe.dim, bias=False)
 
     def static(self, tables: ArticleTables, row: Tensor, version: dict[str, Tensor]) -> Tensor:
         """First-layer sum of content and metadata, [n, hidden].
@@ -98,8 +99,9 @@ class ArticleEncoder(nn.Module):
         if self.training and self.spec.blocks:
             parts = [self._keep(f, self._blur(f, dynamic[:, block])) for f, block in self.spec.blocks.items()]
             dynamic = torch.cat(parts, dim=1)
-        hidden = F.relu(static + self.dynamic(dynamic))
-        return F.normalize(self.last(F.relu(self.middle(hidden))).float(), dim=-1)
+        first = static + self.dynamic(dynamic)
+        deep = self.last(F.relu(self.middle(F.relu(first))))
+        return F.normalize((deep + self.shortcut(first)).float(), dim=-1)
 
     def forward(self, tables: ArticleTables, articles: ArticleInputs) -> Tensor:
         """Vectors [n, dim] of articles as of their times."""
