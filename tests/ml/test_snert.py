@@ -19,6 +19,7 @@ from ml.models.snert import Snert
 from ml.recipes import RECIPES, Perturbation
 from ml.snert import ArticleTables, SnertNet, save_weights
 from tests.ml.interests import START, World, small_recipe, write_world
+from tests.ml.leaks import poisoned
 
 NOW = START + 2 * MS_PER_DAY + 6 * MS_PER_HOUR + 17_000
 
@@ -97,13 +98,21 @@ def test_candidates_score_as_the_catalogue_does(model: Snert, asof: AsOf) -> Non
         assert got[b] == pytest.approx(expected, abs=1e-5)
 
 
-def test_events_at_or_after_t_change_no_bit(model: Snert, asof: AsOf) -> None:
-    time = int(asof.clicks.time[len(asof.clicks) // 2])
-    past = asof.truncated(time)
+@pytest.mark.parametrize("spoil", [poisoned, lambda view, time: view.truncated(time)])
+@pytest.mark.parametrize("seed", range(3))
+def test_events_at_or_after_t_change_no_bit(
+    model: Snert, asof: AsOf, seed: int, spoil: Callable[[AsOf, int], AsOf]
+) -> None:
+    time = int(np.random.default_rng(seed).choice(asof.clicks.time))
+    other = spoil(asof, time)
     users = np.arange(60)
-    cases, same = (view.cases(users, np.full(60, time)) for view in (asof, past))
+    cases, same = (view.cases(users, np.full(60, time)) for view in (asof, other))
+    rows = np.random.default_rng(seed).integers(0, int(asof.available(np.array([time]))[0]), 300).astype(np.int32)
+    offsets = np.arange(61) * 5
     fresh = Snert(model.net, model.fitted, model.recipe)
-    assert np.array_equal(model.catalogue_scores(asof, time, cases), fresh.catalogue_scores(past, time, same))
+    assert np.array_equal(model.catalogue_scores(asof, time, cases), fresh.catalogue_scores(other, time, same))
+    mine, theirs = (m.candidate_scores(v, c, offsets, rows) for m, v, c in ((model, asof, cases), (fresh, other, same)))
+    assert np.array_equal(mine, theirs)
 
 
 def test_scoring_other_times_in_between_changes_no_bit(model: Snert, asof: AsOf) -> None:
