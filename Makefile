@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 DEMO := data/demo
 SEED ?= 1
 
-.PHONY: setup run test test-slow ui clean
+.PHONY: setup run test test-slow seeds ui clean
 
 setup: $(VENV)/.installed
 
@@ -27,10 +27,18 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/dg check defs
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest
+
+# The demo with three seeds of log and training, each in a lake of its own.
+seeds: setup
+	for seed in 1 2 3; do \
+	  $(BIN)/newsrec simulate --out data/demo-$$seed --size demo --seed $$seed && \
+	  NEWSREC_LAKE=$(CURDIR)/lake-seeds/$$seed MLFLOW_TRACKING_URI=sqlite:///$(CURDIR)/lake-seeds/$$seed.db \
+	  $(BIN)/newsrec run --dataset simulated --data-root data/demo-$$seed --seed $$seed || exit 1; \
+	done
 
 ui: setup
 	NEWSREC_DATASET=$${NEWSREC_DATASET:-simulated} NEWSREC_DATA_ROOT=$${NEWSREC_DATA_ROOT:-$(DEMO)} $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1

@@ -28,6 +28,7 @@ from resources.lake import Ref, Version, recipe_key
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*allow_nonexistent_upstream_partitions.*")
 TRANSIENT = (TimeoutError, ConnectionError, BlockingIOError)
+WAIT_SECONDS = 5
 
 
 def partitions_of(dataset: Dataset) -> dg.DailyPartitionsDefinition:
@@ -118,7 +119,7 @@ def build_asset(
         except NewsrecError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except TRANSIENT as error:
-            raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
+            raise dg.RetryRequested(max_retries=2, seconds_to_wait=WAIT_SECONDS) from error
 
     return body
 
