@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -248,10 +248,18 @@ def _print_table(table: "pa.Table", limit: int = 100) -> None:
 
     shown = Table(*table.column_names, box=None)
     for row in table.slice(0, limit).to_pylist():
-        shown.add_row(*(str(v) for v in row.values()))
+        shown.add_row(*(_short(v) for v in row.values()))
     Console().print(shown, markup=False)
     if len(table) > limit:
         print(f"{len(table):,} rows, the first {limit} shown: use --json for all, or LIMIT")
+
+
+def _short(value: object) -> str:
+    """A cell for the terminal: long lists by their last members, times to the second."""
+    if isinstance(value, list):
+        last = ", ".join(_short(v) for v in value[-3:])
+        return f"[{len(value) - 3} more, {last}]" if len(value) > 3 else f"[{last}]"
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
 
 
 def _statements() -> list[str]:

@@ -12,6 +12,7 @@ from ml.datasets import dataset as known_dataset
 from ml.errors import UsageError
 from resources.lake import Lake
 from resources.ref import Ref
+from resources.version import Version
 
 DAILY = ("articles", "clicks", "impressions")
 PREDICTIONS = ("cases", "top", "inview")
@@ -24,14 +25,14 @@ SESSIONS = """
 CREATE VIEW sessions AS
 WITH readers AS (
     SELECT user_id, min(row) AS base, list(article_id ORDER BY row) AS articles, list(time ORDER BY row) AS times
-    FROM interactions GROUP BY user_id
+    FROM session_interactions GROUP BY user_id
 )
 SELECT r.user_id,
        list_filter(r.articles[s.first - r.base + 1 : s.target - r.base],
                    lambda _, i: r.times[s.first - r.base + i] < t.time) AS history,
        list_filter(r.times[s.first - r.base + 1 : s.target - r.base], lambda x: x < t.time) AS history_times,
        t.article_id AS target, t.time AS target_time, s.split
-FROM session_ranges s JOIN interactions t ON t.row = s.target JOIN readers r ON r.user_id = t.user_id
+FROM session_ranges s JOIN session_interactions t ON t.row = s.target JOIN readers r ON r.user_id = t.user_id
 ORDER BY s.target
 """
 
@@ -39,9 +40,10 @@ ORDER BY s.target
 def create_views(con: duckdb.DuckDBPyConnection, lake: Lake, dataset: str, as_of: str | None = None) -> list[str]:
     """Create every view that the lake has data for and return their names.
 
-    `articles`, `clicks`, `impressions` and `quarantine` unite the days (column `day`); `interactions` (column `row`),
-    `session_ranges` and `sessions` are those of one partition, the last or `as_of`; `cases`, `top` and `inview` unite
-    the predictions (columns `model`, `as_of`, `split`). Raises UsageError when the lake holds nothing of the dataset
+    `articles`, `clicks`, `impressions` and `quarantine` unite the days (column `day`); `interactions` (column `row`) is
+    the last partition or `as_of`; `sessions` and `session_ranges` are the newest (of `as_of`), with the
+    `session_interactions` that they point into; `cases`, `top` and `inview` unite the predictions (columns `model`,
+    `as_of`, `split`). Raises UsageError when the lake holds nothing of the dataset
     or `as_of` has no interactions.
     """
     name = known_dataset(dataset).name
@@ -54,7 +56,7 @@ def create_views(con: duckdb.DuckDBPyConnection, lake: Lake, dataset: str, as_of
 
     for stage in DAILY:
         make(stage, _with_day, _daily(lake, name, stage, f"{stage}.parquet"))
-    held_back = [f for stage in DAILY for f in _daily(lake, name, stage, "quarantine.parquet")]
+    held_back = [f for stage in ("raw_parquet", *DAILY) for f in _daily(lake, name, stage, "quarantine.parquet")]
     make("quarantine", _with_day, held_back)
     made += _session_views(con, lake, name, as_of)
     for kind in PREDICTIONS:
@@ -70,20 +72,25 @@ def _session_views(con: duckdb.DuckDBPyConnection, lake: Lake, dataset: str, as_
         raise UsageError(f"no interactions of {dataset} as of {as_of}: choose one of {', '.join(partitions) or 'none'}")
     if not partitions:
         return []
-    interactions = lake.require(Ref(dataset, "interactions", as_of or partitions[-1]))
-    files = _sql_list([interactions.file("interactions.parquet")])
-    con.execute(
-        "CREATE VIEW interactions AS SELECT file_row_number AS row, * EXCLUDE (file_row_number) "
-        f"FROM read_parquet({files}, file_row_number = true)"
-    )
+    _interactions_view(con, "interactions", lake.require(Ref(dataset, "interactions", as_of or partitions[-1])))
+    known = {lake.require(Ref(dataset, "interactions", p)).manifest_digest: p for p in partitions}
     for partition in reversed(lake.partitions(dataset, "session_splits")):
         sessions = lake.require(Ref(dataset, "session_splits", partition))
-        if interactions.manifest_digest in sessions.manifest["inputs"].values():
+        found = [known[d] for d in sessions.manifest["inputs"].values() if d in known]
+        if found and as_of in (None, found[0]):
+            _interactions_view(con, "session_interactions", lake.require(Ref(dataset, "interactions", found[0])))
             files = _sql_list([sessions.file("sessions.parquet")])
             con.execute(f"CREATE VIEW session_ranges AS SELECT * FROM read_parquet({files})")
             con.execute(SESSIONS)
-            return ["interactions", "session_ranges", "sessions"]
+            return ["interactions", "session_interactions", "session_ranges", "sessions"]
     return ["interactions"]
+
+
+def _interactions_view(con: duckdb.DuckDBPyConnection, view: str, version: Version) -> None:
+    con.execute(
+        f"CREATE VIEW {view} AS SELECT file_row_number AS row, * EXCLUDE (file_row_number) "
+        f"FROM read_parquet({_sql_list([version.file('interactions.parquet')])}, file_row_number = true)"
+    )
 
 
 def _with_day(files: str) -> str:

@@ -43,7 +43,7 @@ def test_days_are_united(lake: Lake, tmp_path: Path) -> None:
         assert clicks["user_id"].to_pylist() == [1, 2, 3]
         assert clicks["day"].to_pylist() == [date(2023, 5, 17), date(2023, 5, 18), date(2023, 5, 18)]
         assert engine.query("SELECT count(*) AS n FROM quarantine WHERE reason = 'late'")["n"].to_pylist() == [3]
-    assert names == ["clicks", "quarantine", "interactions", "session_ranges", "sessions", "cases", "top", "inview"]
+    assert names == ["clicks", "quarantine", "interactions", "session_interactions", "session_ranges", "sessions", "cases", "top", "inview"]
 
 
 def test_the_current_version_is_read(lake: Lake, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_sessions_of_other_interactions_are_not_joined(lake: Lake, tmp_path: Pat
     columns = {"user_id": [1], "article_id": [1], "time": [1]}
     publish_tables(lake, Ref("simulated", "interactions", "2023-05-19"), {"interactions": columns})
     with Engine(tmp_path / "spill") as engine:
-        assert "sessions" not in engine.views(lake, "simulated")
+        assert "sessions" not in engine.views(lake, "simulated", as_of="2023-05-19")
 
 
 def test_predictions_name_model_day_and_split(lake: Lake, tmp_path: Path) -> None:
