@@ -6,7 +6,7 @@ those objects do.
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,22 +97,32 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
     pooling: str = Field(default="mean", description="cls or mean")
     tracking_uri: str = Field(default="", description="MLflow store; default MLFLOW_TRACKING_URI or mlflow.db here")
 
-    @cached_property
-    def _tools(self) -> Tools:
-        lake = Lake(Path(self.lake) if self.lake else lake_root())
-        return Tools(
-            lake=lake,
-            source=DatasetSource(lake.root, dict(self._roots())),
-            encoder=TextEncoder(self.encoder, self.encoder_revision or None, self.pooling),
-            device=Device(self.device),
-            tracker=Tracker(self.tracking_uri or None),
-        )
-
-    def _roots(self) -> list[tuple[str, Path]]:
+    def tools(self) -> Tools:
+        """The objects that this configuration describes, made once a process: Dagster copies the resource for every
+        run, but loaded weights and open stores outlive a run."""
         name = self.dataset or os.environ.get("NEWSREC_DATASET", "")
         root = self.data_root or os.environ.get("NEWSREC_DATA_ROOT", "")
-        return [(name, Path(root))] if name and root else []
+        return _make_tools(
+            Path(self.lake) if self.lake else lake_root(),
+            (name, Path(root)) if name and root else None,
+            (self.encoder, self.encoder_revision or None, self.pooling),
+            self.device,
+            self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None,
+        )
 
-    def tools(self) -> Tools:
-        """The objects that this configuration describes, made once."""
-        return self._tools
+
+@cache
+def _make_tools(
+    lake: Path,
+    root: tuple[str, Path] | None,
+    encoder: tuple[str, str | None, str],
+    device: str,
+    tracking_uri: str | None,
+) -> Tools:
+    return Tools(
+        lake=Lake(lake),
+        source=DatasetSource(lake, dict([root] if root else [])),
+        encoder=TextEncoder(*encoder),
+        device=Device(device),
+        tracker=Tracker(tracking_uri),
+    )
