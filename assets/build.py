@@ -272,7 +272,7 @@ def _result(
             "lake_path": dg.MetadataValue.path(str(version.path)),
             "manifest": version.manifest_digest,
             "ledger_head": version.ledger_head,
-            "dagster/row_count": max(rows.values(), default=0),
+            **({"dagster/row_count": max(rows.values())} if rows else {}),
             **extra,
         },
         check_results=[

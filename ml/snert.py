@@ -118,8 +118,6 @@ class ArticleEncoder(nn.Module):
         how = self.perturbation.get(family, Perturbation())
         if not self.training:
             return values
-        if how.flip:
-            values = values * (torch.randint(2, values.shape[1:], device=values.device) * 2 - 1)
         if how.noise:
             values = values + how.noise * torch.randn_like(values)
         return F.dropout(values, how.drop) if how.drop else values

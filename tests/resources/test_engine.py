@@ -43,7 +43,17 @@ def test_days_are_united(lake: Lake, tmp_path: Path) -> None:
         assert clicks["user_id"].to_pylist() == [1, 2, 3]
         assert clicks["day"].to_pylist() == [date(2023, 5, 17), date(2023, 5, 18), date(2023, 5, 18)]
         assert engine.query("SELECT count(*) AS n FROM quarantine WHERE reason = 'late'")["n"].to_pylist() == [3]
-    assert names == ["clicks", "quarantine", "interactions", "session_interactions", "session_ranges", "sessions", "cases", "top", "inview"]
+    assert names == [
+        "clicks",
+        "quarantine",
+        "interactions",
+        "session_interactions",
+        "session_ranges",
+        "sessions",
+        "cases",
+        "top",
+        "inview",
+    ]
 
 
 def test_the_current_version_is_read(lake: Lake, tmp_path: Path) -> None:
