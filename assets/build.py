@@ -5,21 +5,21 @@ Does not belong here: what a stage computes.
 """
 
 import base64
-import getpass
 import logging
-import time
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
+from time import monotonic
 from typing import Any
 
 import dagster as dg
 
-from assets.expectations import CheckResult, suite_names, validate
+from assets.expectations import CheckResult, suite_digest, suite_names, validate
 from assets.stage import BASELINE, Need, Stage, Summary, Work, days_of
 from ml.datasets import Dataset
-from ml.errors import DataError, NewsrecError
+from ml.errors import DataError, NewsrecError, UsageError
 from ml.models import MODELS
 from ml.splits import ROLLING, split
 from resources.bindings import RunSettings, ToolBox, Tools
@@ -33,9 +33,10 @@ WAIT_SECONDS = 5
 
 def partitions_of(dataset: Dataset) -> dg.DailyPartitionsDefinition:
     """Days of data plus one: the last as-of day may know the whole log."""
+    offset = timedelta(hours=dataset.clock.offset_hours)
     return dg.DailyPartitionsDefinition(
         start_date=dataset.first_day.isoformat(),
-        end_date=(dataset.last_day + timedelta(days=2)).isoformat(),
+        end_date=datetime.combine(dataset.last_day + timedelta(days=2), time.min) + offset,
         hour_offset=dataset.clock.offset_hours,
     )
 
@@ -90,6 +91,8 @@ def key_of(
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """Recipe key, recipe and code digests of one partition, given its inputs."""
     recipe = stage.recipe(dataset, settings, tools, model)
+    if stage.table:
+        recipe = {**recipe, "rules": suite_digest(stage.table)}
     code = {module: source_digest([module]) for module in stage.modules}
     seed = recipe.get("seed", 0)
     return recipe_key({str(v.ref): v for v in inputs}, "".join(code.values()), recipe, seed), recipe, code
@@ -117,7 +120,8 @@ def build_asset(
         try:
             return _materialise(context, stage, dataset, day, model, settings, toolbox.tools(), by_name)
         except NewsrecError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+            kind = {"bad_input": isinstance(error, (DataError, UsageError))}
+            raise dg.Failure(description=str(error), metadata=kind, allow_retries=False) from error
         except TRANSIENT as error:
             raise dg.RetryRequested(max_retries=2, seconds_to_wait=WAIT_SECONDS) from error
 
@@ -132,7 +136,8 @@ def asset_key(dataset: Dataset, stage: Stage, model: str | None) -> dg.AssetKey:
 def _deps(
     stage: Stage, dataset: Dataset, model: str | None, by_name: Mapping[str, Stage], names: Sequence[str]
 ) -> list[dg.AssetDep]:
-    """Dependencies with the time windows of the rolling split; two needs of one asset become one window."""
+    """Dependencies with the time windows of the rolling split; two needs of one asset become one window. Other splits
+    read other days: the manifest says which."""
     windows: dict[dg.AssetKey, tuple[int, int]] = {}
     for need in stage.needs:
         first, last = need.offsets(ROLLING)
@@ -168,10 +173,11 @@ def _materialise(
     flat = [v for versions in inputs.values() for v in versions]
     key, recipe, code = key_of(stage, dataset, model, settings, tools, flat)
     current = tools.lake.current(ref)
-    if current is not None and current.recipe_key == key:
+    if current is not None and current.recipe_key == key and all(f.is_file() for f in current.files()):
         context.log.info(f"{ref}: unchanged, recipe key {key[:12]}")
-        return _result(stage, current, current.manifest["checks"], {"unchanged": True})
-    started = time.monotonic()
+        return _result(stage, current, tools.lake.publication(ref)["checks"], {"unchanged": True})
+    started = monotonic()
+    asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
     with ExitStack() as stack:
         run = stack.enter_context(tools.tracker.run(ref, context.run.run_id, key))
         staged = stack.enter_context(tools.lake.staging(ref))
@@ -182,8 +188,8 @@ def _materialise(
             "dagster_run": context.run.run_id,
             "mlflow_run": run.run_id,
             "device": tools.device.name,
-            "seconds": round(time.monotonic() - started, 3),
-            "asked_by": context.run.tags.get("newsrec/asked_by", getpass.getuser()),
+            "seconds": round(monotonic() - started, 3),
+            "asked_by": asked_by,
         }
         version = tools.lake.publish(
             staged,

@@ -9,11 +9,16 @@ from typing import Any
 from assets import plots
 from assets.stage import Need, Stage, Summary, Work, fit_needs
 from ml.datasets import Dataset
+from ml.splits import split
 from resources.bindings import RunSettings, Tools
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
-    return {"recipe": settings.recipe_of(model).model_dump(mode="json"), "seed": settings.seed, "split": settings.split}
+    return {
+        "recipe": settings.recipe_of(model).model_dump(mode="json"),
+        "seed": settings.seed,
+        "split": split(settings.split).fit_name,
+    }
 
 
 def _compute(work: Work) -> Summary:
@@ -54,7 +59,7 @@ CHECKPOINT = Stage(
     modules=("ml.train", "ml.models.snert"),
     recipe=_recipe,
     compute=_compute,
-    by_split=True,
+    by_split="fit",
     models="trained",
     pool="gpu",
     kinds=("pytorch",),

@@ -10,22 +10,28 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.stage import Need, Stage, Summary, Work
 from ml import schema
 from ml.datasets import Dataset
-from ml.errors import DataError
+from ml.errors import DataError, UsageError
 from ml.readers import reader
 from resources.bindings import RunSettings, Tools
 from resources.lake import write_parquet
 from resources.text_encoder import text_digest
+
+FAMILIES = ("body", "title", "image")
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
     if not dataset.has_text:
         return {"source": "coclick"}
     families = list(settings.text_families)
+    unknown = sorted(set(families) - set(FAMILIES))
+    if unknown:
+        raise UsageError(f"unknown text family {unknown[0]!r}: choose from {', '.join(FAMILIES)}")
     published = reader(dataset.reader).artifact_vectors(tools.source.root(dataset))
     digests = tools.source.fingerprint(dataset)
     names = {f: published[f].relative_to(tools.source.root(dataset)).as_posix() for f in families if f in published}
@@ -62,7 +68,7 @@ def _text(work: Work) -> Summary:
 
 
 def _encode(work: Work, articles: pa.Table, family: str) -> pa.Table | None:
-    known = articles.filter(pa.compute.is_valid(articles[family]))
+    known = articles.filter(pc.not_equal(pc.utf8_trim_whitespace(articles[family]), ""))
     if not len(known):
         return None
     texts = known[family].to_pylist()
@@ -103,7 +109,7 @@ ARTICLE_EMBEDDINGS = Stage(
         Need("clicks", "clicks"),
         Need("earlier_clicks", "clicks", lambda _: (-2, -1)),
     ),
-    modules=("ml.coclick_vectors",),
+    modules=("ml.coclick_vectors", "ml.readers"),
     recipe=_recipe,
     compute=_compute,
     daily=True,

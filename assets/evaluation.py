@@ -15,6 +15,13 @@ from ml.datasets import Dataset
 from ml.evaluate import evaluate_rq1, evaluate_rq2, evaluate_rq3
 from resources.bindings import RunSettings, Tools
 
+VECTOR_FAMILIES = ("body", "title", "coclick")
+"""Whose vectors measure diversity and serendipity: the first that the log has."""
+
+
+def _vectors_recipe(*_: object) -> dict[str, Any]:
+    return {"vectors": list(VECTOR_FAMILIES)}
+
 
 def _baseline(work: Work) -> Path | None:
     return None if work.model == BASELINE else work.one("baseline").path
@@ -44,7 +51,7 @@ def _rq2(work: Work) -> Summary:
 
 def _rq3(work: Work) -> Summary:
     asof = AsOf.open(work.asof_paths())
-    family = next((f for f in ("body", "title", "coclick") if f in asof.families), None)
+    family = next((f for f in VECTOR_FAMILIES if f in asof.families), None)
     features = work.one("article_features").file("features.parquet")
     evaluate_rq3(work.one("predictions").path, _baseline(work), work.out, asof, family, features)
     return _summary(work.out)
@@ -73,7 +80,7 @@ def _evaluation(
         modules=("ml.evaluate",),
         recipe=recipe,
         compute=compute,
-        by_split=True,
+        by_split="test",
         models="every",
     )
 
@@ -89,4 +96,5 @@ EVALUATION_RQ3 = _evaluation(
     "Beyond accuracy: diversity, serendipity, novelty, coverage, categories.",
     _rq3,
     needs=test_needs(),
+    recipe=_vectors_recipe,
 )

@@ -9,6 +9,7 @@ Polars source, and pandas over whole columns is two orders of magnitude slower. 
 therefore kept inside functions; `suite_names` needs none of it.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -229,6 +230,13 @@ SUITES: Mapping[str, Suite] = {
 def suite_names(table: str) -> list[str]:
     """Names of the checks of `table`, in the order of `validate`'s results; empty for a table without a suite."""
     return ["schema", *(r.name for r in SUITES[table].rules)] if table in SUITES else []
+
+
+def suite_digest(table: str) -> str:
+    """sha256 hex over the rules of `table`: part of the recipe key, so that a new rule is applied to what is there."""
+    suite = SUITES[table]
+    said = [suite.file, str(suite.columns), *(repr(rule) for rule in suite.rules)]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
 def validate(table: str, path: Path, dataset: Dataset, day: date) -> list[CheckResult]:

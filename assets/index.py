@@ -25,7 +25,7 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
 
 def _compute(work: Work) -> Summary:
     asof = AsOf.open(work.asof_paths())
-    model = MODELS[work.model or ""].load(work.one("checkpoint").path)
+    model = MODELS[work.model or ""].load(work.one("checkpoint").path, work.tools.device.name)
     if not isinstance(model, Embeds):
         raise UsageError(f"{work.model} has no vectors to index: set embeds=False in its line of the registry")
     now = work.split.fit_end(work.dataset.clock, work.day)
@@ -51,7 +51,7 @@ FAISS_INDEX = Stage(
     modules=("ml.retrieval", "ml.models.snert"),
     recipe=_recipe,
     compute=_compute,
-    by_split=True,
+    by_split="fit",
     models="trained",
     kinds=("faiss",),
 )

@@ -14,13 +14,15 @@ from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.predict import predict
+from ml.splits import split
 from resources.bindings import RunSettings, Tools
 
 SECONDS_BETWEEN = 15.0
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
-    return {"budget": settings.budget, "seed": settings.seed, "split": settings.split, "model": model}
+    hours = split(settings.split).test
+    return {"budget": settings.budget, "seed": settings.seed, "split": settings.split, "test": hours, "model": model}
 
 
 def _compute(work: Work) -> Summary:
@@ -28,7 +30,7 @@ def _compute(work: Work) -> Summary:
     checkpoint = work.one("checkpoint").path if spec.trains else None
     asof = AsOf.open(work.asof_paths())
     span = work.split.spans(work.dataset.clock, work.day)["test"]
-    model = spec.load(checkpoint)
+    model = spec.load(checkpoint, work.tools.device.name)
     predict(asof, model, span, work.settings.budget, work.out, seed=work.settings.seed, progress=_now_and_then(work))
     span_facts = json.loads((work.out / "span.json").read_text())
     figures = {k: span_facts[k] for k in ("n_cases", "n_impressions", "n_minutes_total", "n_clicks_total")}
@@ -60,7 +62,7 @@ PREDICTIONS = Stage(
     modules=("ml.predict", "ml.models"),
     recipe=_recipe,
     compute=_compute,
-    by_split=True,
+    by_split="test",
     models="every",
     kinds=("parquet",),
 )

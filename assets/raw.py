@@ -37,6 +37,13 @@ def _compute(work: Work) -> Summary:
     for file in files:
         shutil.copyfile(file, work.out / file.name)
         rows[file.name] = pq.read_metadata(file).num_rows
+    if (work.out / "quarantine.parquet").exists():
+        reasons = (
+            pq.read_table(work.out / "quarantine.parquet", columns=["reason"])["reason"].value_counts().to_pylist()
+        )
+        held_back = {str(r["values"]): int(r["counts"]) for r in reasons}
+        work.progress(f"rows that belong to no day: {held_back}")
+        return Summary(rows=rows, metadata={"quarantine": held_back})
     return Summary(rows=rows)
 
 

@@ -47,6 +47,6 @@ EVALUATION_REPORT = Stage(
     modules=("ml.report",),
     recipe=_recipe,
     compute=_compute,
-    by_split=True,
+    by_split="test",
     kinds=("html",),
 )

@@ -43,7 +43,7 @@ SESSION_SPLITS = Stage(
     modules=("ml.sessions", "ml.log", "ml.splits"),
     recipe=no_recipe,
     compute=_compute,
-    by_split=True,
+    by_split="fit",
     table="session_splits",
     kinds=("parquet",),
 )

@@ -87,8 +87,8 @@ class Summary:
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One stage: an asset per dataset, or per dataset and model. `modules`: the `ml` modules whose source is part of
-    the recipe key. `daily`: partitions are days of data (else as-of days). `by_split`: the output depends on the
-    split, so the lake keeps one partition per day and split."""
+    the recipe key. `daily`: partitions are days of data (else as-of days). `by_split`: the output depends on
+    what the split fits on, or on what it tests, so the lake keeps one partition per day and split."""
 
     name: str
     group: str
@@ -98,7 +98,7 @@ class Stage:
     recipe: Callable[[Dataset, RunSettings, Tools, str | None], dict[str, Any]]
     compute: Callable[[Work], Summary]
     daily: bool = False
-    by_split: bool = False
+    by_split: Literal["no", "fit", "test"] = "no"
     models: Models = "none"
     table: str | None = None
     pool: str | None = None
@@ -106,8 +106,8 @@ class Stage:
 
     def ref(self, dataset: Dataset, day: date, settings: RunSettings, model: str | None) -> Ref:
         """Where this stage's output lies in the lake."""
-        partition = f"{day}.{settings.split}" if self.by_split else str(day)
-        return Ref(dataset.name, self.name, partition, model)
+        named = {"no": "", "fit": f".{split(settings.split).fit_name}", "test": f".{settings.split}"}
+        return Ref(dataset.name, self.name, f"{day}{named[self.by_split]}", model)
 
 
 def no_recipe(*_: object) -> dict[str, Any]:

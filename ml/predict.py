@@ -156,12 +156,20 @@ def top_lists(asof: AsOf, model: Model, time_ms: int, cases: Cases, protocols: d
 
 
 def recommend(
-    asof: AsOf, model: Model, user: int, t: int, k: int = 20, exclude_read: bool = True
+    asof: AsOf,
+    model: Model,
+    user: int,
+    t: int,
+    k: int = 20,
+    exclude_read: bool = True,
+    session: int | None = None,
 ) -> list[tuple[int, float]]:
     """The best `k` (article id, score) for reader `user` at `t` (ms), best first: what `predict` lists for a click at t
-    under `unread` (or `thesis` without `exclude_read`)."""
+    of the session `session` under `unread` (or `thesis` without `exclude_read`). Without a session the last one runs on
+    if its last click is less than 30 minutes ago."""
     protocol = "unread" if exclude_read else "thesis"
-    cases = asof.cases(np.array([user], dtype=np.int64), np.array([t], dtype=np.int64))
+    running = None if session is None else np.array([session], dtype=np.int64)
+    cases = asof.cases(np.array([user], dtype=np.int64), np.array([t], dtype=np.int64), running)
     rows, scores = top_lists(asof, model, t, cases, {protocol: k})[protocol]
     found = rows[0] >= 0
     ids = asof.catalogue.article_id[rows[0, found]]

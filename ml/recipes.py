@@ -80,7 +80,6 @@ class Recipe(BaseModel):
     mixture: Mixture = Mixture()
     perturbation: dict[Family, Perturbation] = {}
 
-    train_days: Positive = 7
     batch: Positive
     steps: Positive
     epochs: Positive

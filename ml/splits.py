@@ -21,7 +21,8 @@ class Split:
     """Spans relative to the start of the as-of day d, in hours: targets in [train, …) fit the weights, those of
     `validation` stop the training early, those of `test` are scored.
 
-    `fit_days`: whole days from d on that fitting may read (0: nothing from d's start on).
+    `fit_days`: whole days from d on that fitting may read (0: nothing from d's start on). `fit`: the split whose
+    fitted model is tested (empty: its own).
     """
 
     name: str
@@ -29,6 +30,12 @@ class Split:
     validation: Span
     test: Span
     fit_days: int = 0
+    fit: str = ""
+
+    @property
+    def fit_name(self) -> str:
+        """Name of the split that fits the model."""
+        return self.fit or self.name
 
     @property
     def test_days(self) -> list[int]:
@@ -77,4 +84,4 @@ def split(name: str) -> Split:
     if not lag:
         raise UsageError(f"unknown split {name!r}: use rolling, thesis or lag_K with K from 1 to 99")
     day = int(lag[1]) * 24
-    return Split(name, ROLLING.train, ROLLING.validation, (day, day + 24))
+    return Split(name, ROLLING.train, ROLLING.validation, (day, day + 24), fit=ROLLING.name)

@@ -69,7 +69,8 @@ class TrainResult:
 
 @dataclass
 class _Best:
-    """Early stopping: the best validation so far (Recall@20, then NDCG@20) and its weights."""
+    """Early stopping: the best validation so far (Recall@20, then NDCG@20) and its weights; without validation cases
+    the last weights."""
 
     step: int = 0
     score: tuple[float, float] = (-math.inf, -math.inf)
@@ -80,7 +81,8 @@ class _Best:
     def offer(self, step: int, metrics: dict[str, float], net: SnertNet) -> bool:
         """Keep the weights if better; True while there was an improvement."""
         score = tuple(-math.inf if math.isnan(metrics[m]) else metrics[m] for m in ("recall@20", "ndcg@20"))
-        better = not self.weights or score > self.score
+        unmeasured = math.isnan(metrics["recall@20"])
+        better = not self.weights or unmeasured or score > self.score
         if better:
             self.step, self.score, self.metrics, self.bad = step, score, metrics, 0  # type: ignore[assignment]
             self.weights = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
@@ -99,12 +101,16 @@ def train(spec: TrainSpec, progress: Progress = lambda _: None) -> TrainResult:
     asof = AsOf.open(spec.asof)
     sessions = read_sessions(spec.sessions, spec.sessions_digest)
     targets, validation = (sessions.target[sessions.split == name] for name in ("train", "validation"))
+    # An article that appears within the minute of its click has no age and no clicks, which no negative ever has.
+    targets = targets[asof.clicks.article[targets] < asof.available(asof.clicks.time[targets])]
     if len(targets) == 0:
         raise DataError(f"{spec.sessions}: no training targets: choose a later as-of day or a longer training window")
     recipe = spec.recipe
     fitted = FittedFeatures.fit(recipe, asof, targets)
     batches = Batches(asof, fitted, recipe, targets, exclusion_mask(asof.clicks, targets, spec.train_end), spec.seed)
     chosen = Validation.choose(asof, validation, recipe.validation_cases, spec.seed)
+    if len(chosen.cases) == 0:
+        progress("no validation targets: training goes to its end and keeps the last weights")
     with _reproducible(device):
         torch.manual_seed(dropout_seed(spec.seed, -1 % 2**32))
         run = _Run(batches, chosen, SnertNet(fitted.spec, recipe).to(device), device, progress)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help="simulated, ebnerd or globo", envvar="NEWSREC_DATASET")]
-RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the log", envvar="NEWSREC_DATA_ROOT")]
+RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the log; default: as configured")]
 DayOption = Annotated[str | None, typer.Option("--as-of", metavar="DAY", help="YYYY-MM-DD")]
 SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or lag_K")]
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]

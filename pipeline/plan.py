@@ -120,16 +120,20 @@ def _judge(
     if pending:
         more = f" and {len(pending) - 1} more" if len(pending) > 1 else ""
         return "waits", f"input {pending[0]}{more} runs first; skipped if that changes nothing"
+    lost = [f["name"] for f in current.manifest["files"] if not (current.path / f["name"]).is_file()]
+    if lost:
+        return "missing", f"file {lost[0]} is gone from the lake"
     versions = [tools.lake.require(r) for r in inputs]
     key, recipe, code = key_of(stage, dataset, model, settings, tools, versions)
     if key == current.recipe_key:
         return "fresh", f"recipe key {key[:12]} unchanged"
-    return "stale", _difference(current, versions, recipe, code)
+    return "stale", _difference(tools.lake.publication(ref), versions, recipe, code)
 
 
-def _difference(current: Version, inputs: Sequence[Version], recipe: Mapping[str, Any], code: Mapping[str, str]) -> str:
-    """Which part of the recipe key moved since the current version was made."""
-    before = current.manifest
+def _difference(
+    before: Mapping[str, Any], inputs: Sequence[Version], recipe: Mapping[str, Any], code: Mapping[str, str]
+) -> str:
+    """Which part of the recipe key moved since the last publication."""
     now = {str(v.ref): v.manifest_digest for v in inputs}
     moved = sorted(r for r in now.keys() | before["inputs"].keys() if now.get(r) != before["inputs"].get(r))
     parts = []

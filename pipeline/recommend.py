@@ -4,7 +4,7 @@ Belongs here: choosing the checkpoint and the tables that a request at a time ma
 not belong here: scoring (`ml.predict`).
 """
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from assets.graph import BY_NAME
 from assets.stage import Work
 from ml.asof import AsOf
 from ml.datasets import Dataset, dataset
-from ml.errors import UsageError
+from ml.errors import DataError, UsageError
 from ml.models import MODELS
 from ml.predict import recommend
 from ml.splits import split
@@ -38,8 +38,11 @@ def recommend_for(
     end = next((e for e in ends if known.clock.start(e) >= time_ms), None)
     if end is None:
         raise UsageError(f"--at {at}: the lake knows {dataset_name} until {_iso(known.clock.start(ends[-1]))}")
+    if time_ms <= known.clock.start(end - timedelta(days=1)):
+        held = ", ".join(str(e - timedelta(days=1)) for e in ends)
+        raise UsageError(f"--at {at}: no state is held for that day; there is one for {held}")
     checkpoint = _checkpoint(tools, known, model, settings, time_ms)
-    asof = _open(tools, known, settings, end)
+    asof = _open(tools, known, settings, end, checkpoint)
     loaded = MODELS[model].load(checkpoint.path if checkpoint else None)
     ranked = recommend(asof, loaded, user, time_ms, k)
     history = _history(asof, user, time_ms)
@@ -105,7 +108,7 @@ def _checkpoint(tools: Tools, known: Dataset, model: str, settings: RunSettings,
     run_split, clock = split(settings.split), known.clock
     for partition in sorted(tools.lake.partitions(known.name, "checkpoint", model), reverse=True):
         day, _, name = partition.partition(".")
-        if name == settings.split and run_split.fit_end(clock, date.fromisoformat(day)) <= time_ms:
+        if name == run_split.fit_name and run_split.fit_end(clock, date.fromisoformat(day)) <= time_ms:
             return tools.lake.require(BY_NAME["checkpoint"].ref(known, date.fromisoformat(day), settings, model))
     raise UsageError(
         f"no checkpoint of {model} for {known.name} from before {_iso(time_ms)}: "
@@ -113,8 +116,9 @@ def _checkpoint(tools: Tools, known: Dataset, model: str, settings: RunSettings,
     )
 
 
-def _open(tools: Tools, known: Dataset, settings: RunSettings, end: date) -> AsOf:
-    """The as-of door over everything known up to the start of `end`."""
+def _open(tools: Tools, known: Dataset, settings: RunSettings, end: date, checkpoint: Version | None) -> AsOf:
+    """The as-of door over everything known up to the start of `end`. Raises DataError where the vectors are no longer
+    those that the checkpoint was fitted with."""
     inputs: dict[str, list[Version]] = {"impressions": []}
     for name in ("interactions", "article_features", "popularity_tensor"):
         inputs[name] = [tools.lake.require(BY_NAME[name].ref(known, end, settings, None))]
@@ -123,6 +127,10 @@ def _open(tools: Tools, known: Dataset, settings: RunSettings, end: date) -> AsO
     inputs["article_embeddings"] = [
         tools.lake.require(embeddings.ref(known, d, settings, None)) for d in sorted(days) if d < end
     ]
+    fitted_with = checkpoint.manifest["inputs"] if checkpoint else {}
+    for version in inputs["article_embeddings"]:
+        if fitted_with.get(str(version.ref), version.manifest_digest) != version.manifest_digest:
+            raise DataError(f"{version.ref} has changed since {checkpoint and checkpoint.ref} was fitted: train again")
     work = Work(known, end, None, settings, inputs, tools.lake.root, tools, print)
     return AsOf.open(work.asof_paths())
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 
@@ -15,7 +15,7 @@ from assets.build import models_of
 from assets.graph import BY_NAME
 from assets.stage import Stage
 from ml.datasets import Dataset
-from ml.errors import NewsrecError
+from ml.errors import DataError, NewsrecError, UsageError
 from ml.splits import split
 from pipeline.definitions import build_defs
 from pipeline.plan import Node, Plan, make_plan
@@ -38,8 +38,19 @@ class Outcome:
 
 
 def as_of_day(dataset: Dataset, settings: RunSettings, toolbox: ToolBox, asked: date | None) -> date:
-    """The day asked for, or the last one that leaves a full test span."""
-    return asked or split(settings.split).last_day_with_full_test(toolbox.tools().source.days(dataset))
+    """The day asked for, or the last one that leaves a full test span. Raises UsageError for a day without one."""
+    run_split, days = split(settings.split), toolbox.tools().source.days(dataset)
+    last = run_split.last_day_with_full_test(days)
+    if asked is None:
+        return last
+    lacking = [asked + timedelta(days=k) for k in run_split.test_days if asked + timedelta(days=k) not in days]
+    if lacking or asked <= days[0]:
+        why = f"the log has no data on {lacking[0]}" if lacking else "nothing comes before the log's first day"
+        raise UsageError(
+            f"no evaluation of {dataset.name} as of {asked} with split {run_split.name}: {why}; "
+            f"choose a day after {days[0]} and up to {last}"
+        )
+    return asked
 
 
 def report_goals(day: date, settings: RunSettings) -> Goal:
@@ -87,7 +98,7 @@ def _run_batch(plan: Plan, job: dg.JobDefinition, instance: dg.DagsterInstance, 
             failure = event.step_failure_data
             given = failure.user_failure_data
             if given and given.description:
-                raise RunFailed(given.description)
+                raise (DataError if given.metadata["bad_input"].value else RunFailed)(given.description)
             logging.getLogger("pipeline").error("%s", failure.error_display_string)
             cause = failure.error.cause if failure.error and failure.error.cause else failure.error
             raise RunFailed(f"{event.step_key} failed: {cause.message.strip() if cause else 'no message'}")

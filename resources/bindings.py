@@ -49,7 +49,7 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     split: str = Field(default="rolling", description="rolling, thesis or lag_K")
     profile: str = Field(default="quick", description="quick: 10,000 test cases; full: 100,000")
-    seed: int = Field(default=1, description="seed of training, sampling of test minutes and intervals")
+    seed: int = Field(default=1, description="seed of training and of the sample of test minutes")
     recipe: str = Field(default="snert_quick", description="recipe of the trained model: snert_quick or snert_thesis")
     models: list[str] = Field(default=list(DEFAULT_MODELS), description="models of the report")
     text_families: list[str] = Field(default=["body"], description="content families to encode: body, title, image")
@@ -122,7 +122,7 @@ def _make_tools(
     return Tools(
         lake=Lake(lake),
         source=DatasetSource(lake, dict([root] if root else [])),
-        encoder=TextEncoder(*encoder),
+        encoder=TextEncoder(*encoder, device=device),
         device=Device(device),
         tracker=Tracker(tracking_uri),
     )

@@ -174,6 +174,14 @@ class Lake:
         """Every publication of a partition, oldest first."""
         return ledger.entries(self.folder(ref) / ledger.LEDGER)
 
+    def publication(self, ref: Ref) -> dict[str, Any]:
+        """What the last publication of a partition was made from: inputs, recipe, code and checks, also where equal
+        bytes kept an older manifest. Raises LakeError when there is none."""
+        entries = self.history(ref)
+        if not entries:
+            raise LakeError(f"{ref} has no ledger: run: {ref.command}")
+        return dict(entries[-1].record["publication"])
+
     def verify(self, version: Version) -> list[str]:
         """What is wrong with a version's bytes, manifest and ledger, one line each; [] when nothing is."""
         path = self.folder(version.ref) / ledger.LEDGER

@@ -14,25 +14,25 @@ from ml.models.random import Random
 __all__ = ["MODELS", "Embeds", "Model", "ModelSpec", "model_spec"]
 
 
-def _snert(checkpoint: Path | None) -> Model:
+def _snert(checkpoint: Path | None, device: str = "cpu") -> Model:
     from ml.models.snert import Snert  # brings torch, which reading the registry must not
 
     if checkpoint is None:
         raise UsageError("snert needs the folder of a checkpoint")
-    return Snert.load(checkpoint)
+    return Snert.load(checkpoint, device=device)
 
 
 MODELS = {
     spec.name: spec
     for spec in (
-        ModelSpec("popular_15", False, False, lambda _: Popular(15)),
-        ModelSpec("popular_60", False, False, lambda _: Popular(60)),
-        ModelSpec("popular_240", False, False, lambda _: Popular(240)),
-        ModelSpec("popular_1440", False, False, lambda _: Popular(1440)),
-        ModelSpec("popular_15_paper_window", False, False, lambda _: Popular(15, paper_window=True), strict=False),
-        ModelSpec("cooccurrence", False, False, lambda _: Cooccurrence()),
-        ModelSpec("cooccurrence_popular", False, False, lambda _: CooccurrencePopular()),
-        ModelSpec("random", False, False, lambda _: Random()),
+        ModelSpec("popular_15", False, False, lambda *_: Popular(15)),
+        ModelSpec("popular_60", False, False, lambda *_: Popular(60)),
+        ModelSpec("popular_240", False, False, lambda *_: Popular(240)),
+        ModelSpec("popular_1440", False, False, lambda *_: Popular(1440)),
+        ModelSpec("popular_15_paper_window", False, False, lambda *_: Popular(15, paper_window=True), strict=False),
+        ModelSpec("cooccurrence", False, False, lambda *_: Cooccurrence()),
+        ModelSpec("cooccurrence_popular", False, False, lambda *_: CooccurrencePopular()),
+        ModelSpec("random", False, False, lambda *_: Random()),
         ModelSpec("snert", True, True, _snert, recipe="snert_quick"),
     )
 }

@@ -7,7 +7,6 @@ Belongs here: the interface that every model follows and its line in the registr
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -55,14 +54,14 @@ class ModelSpec:
     """A model's line in the registry.
 
     `recipe`: name of the default recipe of a model that trains. `strict`: False for the paper's variant that looks at
-    the current minute, the only kind that may fail the leak test. `load` makes the model from its checkpoint folder
-    (None for models that do not train) and imports what it needs only then.
+    the current minute, the only kind that may fail the leak test. `load(checkpoint, device="cpu")` makes the model
+    from its checkpoint folder (None for models that do not train) and imports what it needs only then.
     """
 
     name: str
     trains: bool
     embeds: bool
-    load: Callable[[Path | None], Model]
+    load: Callable[..., Model]
     recipe: str | None = None
     strict: bool = True
 

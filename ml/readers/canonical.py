@@ -37,6 +37,7 @@ def clicks(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
     rules = [*bad_ids(schema.USER_ID, schema.ARTICLE_ID), *bad_time(schema.CLICK_TIME, start_ms, end_ms)]
     judged = judge(complete(rows, schema.CLICKS), "clicks", rules)
     kept = judged.kept
+    kept = kept.with_columns(pl.col(schema.READ_TIME, schema.SCROLL).fill_nan(None))
     read_time = pl.col(schema.READ_TIME)
     negative = int(kept.select((read_time < 0).sum()).item())
     kept = kept.with_columns(pl.when(read_time >= 0).then(read_time).alias(schema.READ_TIME))

@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 
 import dagster as dg
+import pytest
 
+from assets.build import partitions_of
 from assets.graph import STAGES
+from ml.datasets import DATASETS
 from pipeline.definitions import build_defs, defs
 from resources.bindings import DEFAULT_MODELS
 
@@ -55,6 +59,13 @@ def test_a_checkpoint_reads_nothing_from_its_day_on():
     for key, mapping in node.partition_mappings.items():
         daily = key.path[1] in ("impressions", "article_embeddings", "clicks")
         assert mapping.end_offset <= (-1 if daily else 0), key
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_the_last_as_of_day_is_the_day_after_the_last_day_of_data(name):
+    keys = partitions_of(DATASETS[name]).get_partition_keys()
+    assert keys[0] == str(DATASETS[name].first_day)
+    assert keys[-1] == str(DATASETS[name].last_day + timedelta(days=1))
 
 
 def test_definitions_load_without_the_heavy_libraries():
