@@ -56,7 +56,7 @@ def _toolbox(name: str, root: Path | None, device: str = "auto") -> "ToolBox":
 
     dataset(name)
     if root is not None and not root.is_dir():
-        raise UsageError(f"--data-root {root}: no such folder")
+        raise UsageError(f"--data-root {root}: {'a file, not a folder' if root.exists() else 'no such folder'}")
     return ToolBox(dataset=name if root else "", data_root=str(root.resolve()) if root else "", device=device)
 
 
@@ -67,7 +67,9 @@ def _settings(split: str, models: str | None = None, **fields: Any) -> "RunSetti
     from resources.bindings import DEFAULT_MODELS, RunSettings
 
     known_split(split)
-    names = [m.strip() for m in models.split(",") if m.strip()] if models else list(DEFAULT_MODELS)
+    names = list(DEFAULT_MODELS) if models is None else [m.strip() for m in models.split(",") if m.strip()]
+    if not names:
+        raise UsageError(f"--models names no model: choose from {', '.join(sorted(MODELS))}")
     unknown = [m for m in names if m not in MODELS]
     if unknown:
         raise UsageError(f"unknown model {unknown[0]!r}: choose from {', '.join(sorted(MODELS))}")
@@ -116,13 +118,9 @@ def _explain(plan: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("partition", "state", "why", box=None)
+    width = max(len(row["partition"]) for row in rows)
     for row in rows:
-        table.add_row(row["partition"], row["state"], row["why"])
-    Console(soft_wrap=True).print(table)
+        print(f"{row['state']:8}{row['partition']:{width}}  {row['why']}")
     print(f"{len(plan.pending)} of {len(rows)} partitions would run or be checked again")
 
 
@@ -131,7 +129,10 @@ def _report(toolbox: "ToolBox", settings: "RunSettings", dataset: str, day: date
     from ml.datasets import dataset as known_dataset
 
     ref = BY_NAME["evaluation_report"].ref(known_dataset(dataset), day, settings, None)
-    return toolbox.tools().lake.require(ref).path
+    version = toolbox.tools().lake.current(ref)
+    if version is None:
+        raise UsageError(f"no report of {dataset} as of {day}, split {settings.split}: run `{ref.command}`")
+    return version.path
 
 
 def _print_report(folder: Path, as_json: bool) -> None:
@@ -175,13 +176,14 @@ def _newest(toolbox: "ToolBox", dataset: str, stage: str, split: str, model: str
     partitions = toolbox.tools().lake.partitions(dataset, stage, model)
     days = sorted(p.split(".")[0] for p in partitions if p.endswith(f".{split}"))
     if not days:
-        raise UsageError(f"no {stage} of {dataset} with split {split} yet: run `newsrec run --dataset {dataset}`")
+        command = f"newsrec run --dataset {dataset} --split {split}"
+        raise UsageError(f"no {stage} of {dataset} with split {split} yet: run `{command}`")
     return date.fromisoformat(days[-1])
 
 
 @app.command()
 def recommend(
-    user: Annotated[int, typer.Option("--user", help="reader id")],
+    user: Annotated[int, typer.Option("--user", help="reader id", min=0, max=2**63 - 1)],
     dataset: DatasetOption = "simulated",
     at: Annotated[
         str | None, typer.Option("--at", metavar="TIME", help="ISO time, UTC unless it says otherwise")
@@ -210,6 +212,10 @@ def simulate(
     """Write a simulated log in EB-NeRD's layout, with a sealed oracle beside it."""
     from ml import simulator
 
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror}: choose a folder that can be written") from error
     summary = simulator.simulate(out, size, seed, progress=lambda done, of: say(f"day {done} of {of}"))
     state = "written" if summary.generated else "already there, left as it is"
     say(f"{out}: {summary.clicks:,} clicks of {summary.readers:,} readers in {summary.days} days, {state}")
@@ -233,7 +239,9 @@ def sql(
     lake = Lake(lake_root())
     with Engine(lake.root / ".spill") as engine:
         engine.views(lake, dataset)
-        statements = [query] if query else _statements()
+        statements = [query] if query is not None else _statements()
+        if not any(s.strip() for s in statements):
+            raise UsageError("no statement given: try `newsrec sql 'SHOW TABLES'`")
         for statement in statements:
             table = engine.query(statement)
             if as_json:
@@ -320,27 +328,21 @@ def _leave(code: int) -> NoReturn:
 
 
 def _guarded(command: Callable[[], Any]) -> int:
-    import click
-
+    stopped = "interrupted: what was published stays; run the same command again to go on"
     try:
         return int(command() or 0)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return 2
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return 2
-    except click.Abort:
-        say("interrupted: what was published stays; run the same command again to go on")
+    except (KeyboardInterrupt, typer.Abort):
+        say(stopped)
         return 1
+    except typer.TyperException as error:
+        describe = getattr(error, "format_message", error.__str__)
+        say(describe())
+        return 2
     except (UsageError, DataError) as error:
         say(f"newsrec: {error}")
         return 2
     except NewsrecError as error:
         say(f"newsrec: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted: what was published stays; run the same command again to go on")
         return 1
 
 

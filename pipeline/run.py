@@ -96,6 +96,8 @@ def _run_batch(plan: Plan, job: dg.JobDefinition, instance: dg.DagsterInstance, 
     for event in result.all_events:
         if event.is_step_failure:
             failure = event.step_failure_data
+            if "DagsterExecutionInterruptedError" in failure.error_display_string:
+                raise KeyboardInterrupt
             given = failure.user_failure_data
             if given and given.description:
                 raise (DataError if given.metadata["bad_input"].value else RunFailed)(given.description)
