@@ -3,8 +3,8 @@
 Belongs here: arguments, exit codes and what is printed. Does not belong here: the work itself; heavy imports stay
 inside the commands so that `--help` answers at once.
 
-Exit codes: 0 done, 1 failed, 2 bad usage or bad input. With `--json` the result is one JSON document on standard
-output; everything else goes to standard error.
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted. With `--json` the result is
+one JSON document on standard output; everything else goes to standard error.
 """
 
 import atexit
@@ -33,6 +33,10 @@ RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of 
 DayOption = Annotated[str | None, typer.Option("--as-of", metavar="DAY", help="YYYY-MM-DD")]
 SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or lag_K")]
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C; typer returns it too."""
 
 
 def say(line: str) -> None:
@@ -330,10 +334,9 @@ def _leave(code: int) -> NoReturn:
 def _guarded(command: Callable[[], Any]) -> int:
     stopped = "interrupted: what was published stays; run the same command again to go on"
     try:
-        return int(command() or 0)
+        code = int(command() or 0)
     except (KeyboardInterrupt, typer.Abort):
-        say(stopped)
-        return 1
+        code = INTERRUPTED
     except typer.TyperException as error:
         describe = getattr(error, "format_message", error.__str__)
         say(describe())
@@ -344,6 +347,9 @@ def _guarded(command: Callable[[], Any]) -> int:
     except NewsrecError as error:
         say(f"newsrec: {error}")
         return 1
+    if code == INTERRUPTED:
+        say(stopped)
+    return code
 
 
 if __name__ == "__main__":
