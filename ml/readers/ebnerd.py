@@ -15,14 +15,16 @@ Rules of this layout:
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.ebnerd_days import UNLISTED, split_bundle
+from ml.readers.ebnerd_days import UNLISTED, split_bundle, unlisted_on
 from ml.readers.files import frame, inside
 from ml.readers.rules import SOURCE, milliseconds
 
@@ -38,6 +40,9 @@ _FIRST_SEEN = "published_is_first_seen"
 
 class EbnerdReader(Reader):
     """Reads the EB-NeRD layout (also of simulated bundles)."""
+
+    drop_folders = {"behaviors.parquet": "train", "history.parquet": "train"}  # noqa: RUF012
+    derived_files = (UNLISTED,)
 
     def sources(self, root: Path) -> list[Path]:
         logs = [root / split / f"{name}.parquet" for split in SPLITS for name in ("behaviors", "history")]
@@ -75,6 +80,9 @@ class EbnerdReader(Reader):
             quarantine=canonical.quarantined([articles, clicks, impressions]),
             counts={"articles": articles.counts, "clicks": clicks.counts, "impressions": impressions.counts},
         )
+
+    def derived(self, raw_day: Path, listed: np.ndarray | None) -> dict[str, pa.Table]:
+        return {} if listed is None else {UNLISTED: unlisted_on(raw_day, listed)}
 
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
