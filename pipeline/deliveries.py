@@ -60,10 +60,10 @@ def _shown(drop: Drop) -> dict[str, Any]:
 
 def text(found: dict[str, Any]) -> str:
     """The status for the terminal."""
-    lines = [f"{'drop':12}{'state':12}{'rows':>10}{'late':>10}  {'arrived':26}why"] if found["drops"] else ["no drops"]
+    lines = [f"{'drop':12}{'state':12}{'rows':>10}{'late':>10}  {'arrived':31}why"] if found["drops"] else ["no drops"]
     for d in found["drops"]:
         rows, late = (f"{d[k]:,}" if d[k] is not None else "" for k in ("rows", "late"))
-        lines.append(f"{d['day']:12}{d['state']:12}{rows:>10}{late:>10}  {d['arrived'] or '':26}{d['why']}".rstrip())
+        lines.append(f"{d['day']:12}{d['state']:12}{rows:>10}{late:>10}  {d['arrived'] or '':31}{d['why']}".rstrip())
     for c in found["corrections"]:
         lines.append(f"correction of {c['day']} at {c['at']} by {c['who']}: {c['why']} ({c['rows']:,} rows)")
     return "\n".join(lines)

@@ -65,8 +65,8 @@ def find_drops(root: Path, dataset: Dataset, hashes: Hashes, now_ms: int) -> lis
         return []
     if landing.is_symlink() or not inside(root, landing).is_dir():
         raise DataError(f"{landing} is no folder of its own: replace the link or file by a folder")
-    names = sorted(p.name for p in landing.iterdir() if not p.name.startswith("."))
-    return [_judge(Drop(name, landing / name, None, "complete"), dataset, hashes, now_ms) for name in names]
+    paths = sorted(p for p in landing.iterdir() if not p.name.startswith("."))
+    return [_judge(Drop(shown(p.name), p, None, "complete"), dataset, hashes, now_ms) for p in paths]
 
 
 def _judge(drop: Drop, dataset: Dataset, hashes: Hashes, now_ms: int) -> Drop:
@@ -160,17 +160,17 @@ def walk_files(folder: Path) -> Iterator[Path]:
         raise DataError("is a link or no folder: deliver a folder of files")
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
-            raise DataError(f"{path} is a link: deliver the file itself")
+            raise DataError(f"{shown(str(path))} is a link: deliver the file itself")
         if path.is_dir():
             yield from walk_files(path)
         elif path.is_file():
             try:
                 check_file_name(path.name)
             except LakeError as error:
-                raise DataError(f"{path}: {error}") from error
+                raise DataError(str(error)) from error
             yield path
         else:
-            raise DataError(f"{path} is neither a file nor a folder: remove it")
+            raise DataError(f"{shown(str(path))} is neither a file nor a folder: remove it")
 
 
 def rows_of(path: Path) -> int:
@@ -223,8 +223,6 @@ def land(source: Path, root: Path, day: date, now_ms: int) -> Path:
         entries = {}
         for path in files:
             name = path.relative_to(source).as_posix()
-            if path.name.startswith("."):
-                raise DataError(f"{path}: names of delivered files do not start with a dot")
             sha256 = _sha256(path) if here else copy_file(path, copies / name)
             entries[name] = {"sha256": sha256, "rows": rows_of(path), "bytes": path.stat().st_size}
         if (target / MARKER).exists():
@@ -248,8 +246,8 @@ def land(source: Path, root: Path, day: date, now_ms: int) -> Path:
 
 
 def _landed_again(target: Path, entries: Mapping[str, Mapping[str, Any]]) -> Path:
-    said = read_marker(target / MARKER).files
-    if said is None or {n: e["sha256"] for n, e in said.items()} != {n: e["sha256"] for n, e in entries.items()}:
+    there = {p.relative_to(target).as_posix(): _sha256(p) for p in walk_files(target) if p.name != MARKER}
+    if there != {name: entry["sha256"] for name, entry in entries.items()}:
         raise UsageError(
             f"{target} is a complete drop with other files: `newsrec correct` replaces a day that was taken in; remove "
             "the drop if it was not"
@@ -269,6 +267,11 @@ def _move(folder: Path, target: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def shown(name: str) -> str:
+    """A file name as it can be printed: bytes that are no UTF-8 are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def files_digest(files: Mapping[str, str]) -> str:

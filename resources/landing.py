@@ -129,7 +129,7 @@ class Landing:
                     with self._staged(drop.path, drop.files, drop.day) as staged:
                         drop = replace(drop, rows=self._rows(staged))
                 except DataError as error:
-                    drop = drop.refused(str(error))
+                    drop = drop.refused(_short(error, drop))
             found.append(drop)
         return found
 
@@ -143,7 +143,7 @@ class Landing:
                     try:
                         self._take(drop, who)
                     except DataError as error:
-                        refused[drop.name] = drop.refused(str(error))
+                        refused[drop.name] = drop.refused(_short(error, drop))
             return [refused.get(d.name, d) for d in self.drops()]
 
     def _take(self, drop: Drop, who: str) -> None:
@@ -296,6 +296,11 @@ class Landing:
                     ledger.append(
                         self.ledger, {"kind": "moved", "root": str(self._root.resolve()), "at": iso(now_ms())}
                     )
+
+
+def _short(error: DataError, drop: Drop) -> str:
+    """The error's text without the path that the drop's name says already."""
+    return str(error).replace(f"{drop.path}/", "").replace(f"{drop.path} ", "")
 
 
 def _in_terms_of(message: str, home: Path, source: Path, placed: Mapping[str, str]) -> str:
