@@ -55,7 +55,7 @@ class EbnerdReader(Reader):
         articles = root / "articles.parquet"
         found += [articles] if articles.is_file() else []
         names = [name for names in ARTIFACTS.values() for name in names]
-        found += sorted({p for name in names for p in root.glob(f"**/{name}*.parquet") if p.is_file()})
+        found += sorted({p for name in names for p in _artifacts(root, name)})
         return [inside(root, p) for p in found]
 
     def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
@@ -87,10 +87,16 @@ class EbnerdReader(Reader):
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for family, names in ARTIFACTS.items():
-            paths = [p for name in names for p in sorted(root.glob(f"**/{name}*.parquet")) if p.is_file()]
+            paths = [p for name in names for p in _artifacts(root, name)]
             if paths:
                 found[family] = inside(root, paths[0])
         return found
+
+
+def _artifacts(root: Path, name: str) -> list[Path]:
+    """Artifact files called `name`, in order; what lies in the landing folder is not the bundle's."""
+    found = sorted(p for p in root.glob(f"**/{name}*.parquet") if p.is_file())
+    return [p for p in found if p.relative_to(root).parts[0] != "landing"]
 
 
 def _optional(path: Path) -> pl.DataFrame | None:
