@@ -87,10 +87,16 @@ def input_refs(
 
 
 def key_of(
-    stage: Stage, dataset: Dataset, model: str | None, settings: RunSettings, tools: Tools, inputs: Iterable[Version]
+    stage: Stage,
+    dataset: Dataset,
+    day: date,
+    model: str | None,
+    settings: RunSettings,
+    tools: Tools,
+    inputs: Iterable[Version],
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """Recipe key, recipe and code digests of one partition, given its inputs."""
-    recipe = stage.recipe(dataset, settings, tools, model)
+    recipe = {**stage.recipe(dataset, settings, tools, model), **stage.day_recipe(dataset, day, tools)}
     if stage.table:
         recipe = {**recipe, "rules": suite_digest(stage.table)}
     code = {module: source_digest([module]) for module in stage.modules}
@@ -171,7 +177,7 @@ def _materialise(
     refs = input_refs(stage, dataset, day, model, settings, by_name, tools.source.days(dataset))
     inputs = {name: [tools.lake.require(r) for _, _, r in found] for name, found in refs.items()}
     flat = [v for versions in inputs.values() for v in versions]
-    key, recipe, code = key_of(stage, dataset, model, settings, tools, flat)
+    key, recipe, code = key_of(stage, dataset, day, model, settings, tools, flat)
     current = tools.lake.current(ref)
     if current is not None and current.recipe_key == key and all(f.is_file() for f in current.files()):
         context.log.info(f"{ref}: unchanged, recipe key {key[:12]}")

@@ -84,11 +84,17 @@ class Summary:
     curves: list[dict[str, float]] = field(default_factory=list)
 
 
+def no_recipe(*_: object) -> dict[str, Any]:
+    """The recipe of a stage that nothing but its inputs and code determines."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One stage: an asset per dataset, or per dataset and model. `modules`: the `ml` modules whose source is part of
     the recipe key. `daily`: partitions are days of data (else as-of days). `by_split`: the output depends on
-    what the split fits on, or on what it tests, so the lake keeps one partition per day and split."""
+    what the split fits on, or on what it tests, so the lake keeps one partition per day and split. `day_recipe`: what
+    the recipe says of the partition's day alone."""
 
     name: str
     group: str
@@ -103,16 +109,12 @@ class Stage:
     table: str | None = None
     pool: str | None = None
     kinds: tuple[str, ...] = ()
+    day_recipe: Callable[[Dataset, date, Tools], dict[str, Any]] = no_recipe
 
     def ref(self, dataset: Dataset, day: date, settings: RunSettings, model: str | None) -> Ref:
         """Where this stage's output lies in the lake."""
         named = {"no": "", "fit": f".{split(settings.split).fit_name}", "test": f".{settings.split}"}
         return Ref(dataset.name, self.name, f"{day}{named[self.by_split]}", model)
-
-
-def no_recipe(*_: object) -> dict[str, Any]:
-    """The recipe of a stage that nothing but its inputs and code determines."""
-    return {}
 
 
 def days_of(need: Need, day: date, run_split: Split, dataset: Dataset) -> list[date]:

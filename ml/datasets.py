@@ -13,7 +13,8 @@ from ml.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A click log: `first_day`..`last_day` are the days its partitions cover (as-of days go one further)."""
+    """A click log: `first_day`..`last_day` are the days its partitions cover (as-of days go one further). A day closes
+    `watermark_hours` after its end: rows that arrive later are late."""
 
     name: str
     reader: str
@@ -24,6 +25,7 @@ class Dataset:
     has_text: bool
     synthetic: bool
     note: str = ""
+    watermark_hours: float = 6.0
 
     @property
     def days(self) -> list[date]:

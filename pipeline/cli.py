@@ -101,12 +101,14 @@ def run(
 ) -> None:
     """Materialise what the evaluation as of a day needs; skip what is unchanged."""
     from ml.datasets import dataset as known_dataset
+    from pipeline.deliveries import take_arrivals
     from pipeline.plan import make_plan
     from pipeline.run import as_of_day, execute, report_goals
 
     toolbox = _toolbox(dataset, data_root, device)
     settings = _settings(split, models, profile=profile, recipe=recipe, seed=seed)
     known = known_dataset(dataset)
+    take_arrivals(toolbox.tools().source, known, say)
     day = as_of_day(known, settings, toolbox, parse_day(as_of))
     goals = report_goals(day, settings)
     if explain:
@@ -225,6 +227,62 @@ def simulate(
     say(f"{out}: {summary.clicks:,} clicks of {summary.readers:,} readers in {summary.days} days, {state}")
     if report:
         print(simulator.report(out)[1])
+
+
+@app.command()
+def landing(dataset: DatasetOption = "simulated", data_root: RootOption = None, as_json: JsonOption = False) -> None:
+    """List what lies in the landing folder, what was taken in from it, and the corrections; take in nothing."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline.deliveries import status, text
+
+    found = status(_toolbox(dataset, data_root).tools().source, known_dataset(dataset))
+    print(json.dumps(found, indent=1) if as_json else text(found))
+
+
+@app.command()
+def land(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder with the day's files")],
+    day: Annotated[str, typer.Option("--day", metavar="DAY", help="YYYY-MM-DD")],
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+) -> None:
+    """Check a day's files and put them into the landing folder, complete with their marker."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline.deliveries import land_files
+
+    known, when = known_dataset(dataset), _day(day)
+    say(f"landed: {land_files(_toolbox(dataset, data_root).tools().source, known, _folder(folder), when)}")
+
+
+@app.command()
+def correct(
+    day: Annotated[str, typer.Option("--day", metavar="DAY", help="YYYY-MM-DD")],
+    folder: Annotated[
+        Path, typer.Option("--from", metavar="DIR", help="folder with the day's files as they should be")
+    ],
+    why: Annotated[str, typer.Option("--why", help="the reason, for the record")],
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+) -> None:
+    """Replace a closed day's rows; everything downstream of that day becomes stale. Correct again to undo."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline.deliveries import asked_by
+
+    known, when = known_dataset(dataset), _day(day)
+    _toolbox(dataset, data_root).tools().source.correct(known, when, _folder(folder), why, asked_by())
+    say(f"{dataset} {when}: corrected; `newsrec run` recomputes what depends on it")
+
+
+def _day(text: str) -> date:
+    day = parse_day(text)
+    assert day is not None
+    return day
+
+
+def _folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    return folder.resolve()
 
 
 @app.command()

@@ -95,6 +95,9 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
     encoder: str = Field(default="packaged-minilm", description="text encoder: packaged-minilm or a Hugging Face name")
     encoder_revision: str = Field(default="", description="pinned revision of a Hugging Face encoder")
     pooling: str = Field(default="mean", description="cls or mean")
+    watermark_hours: float | None = Field(
+        default=None, ge=0, description="a day closes so long after its end; default: NEWSREC_WATERMARK_HOURS, else 6"
+    )
     tracking_uri: str = Field(default="", description="MLflow store; default MLFLOW_TRACKING_URI or mlflow.db here")
 
     def tools(self) -> Tools:
@@ -108,7 +111,20 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
             (self.encoder, self.encoder_revision or None, self.pooling),
             self.device,
             self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None,
+            _watermark() if self.watermark_hours is None else self.watermark_hours,
         )
+
+
+def _watermark() -> float | None:
+    """`NEWSREC_WATERMARK_HOURS`, None where it is not set."""
+    text = os.environ.get("NEWSREC_WATERMARK_HOURS", "")
+    try:
+        hours = float(text) if text else None
+    except ValueError:
+        hours = -1.0
+    if hours is not None and not 0 <= hours < float("inf"):
+        raise UsageError(f"NEWSREC_WATERMARK_HOURS={text!r} is no number of hours: write for example 6")
+    return hours
 
 
 @cache
@@ -118,10 +134,11 @@ def _make_tools(
     encoder: tuple[str, str | None, str],
     device: str,
     tracking_uri: str | None,
+    watermark_hours: float | None,
 ) -> Tools:
     return Tools(
         lake=Lake(lake),
-        source=DatasetSource(lake, dict([root] if root else [])),
+        source=DatasetSource(lake, dict([root] if root else []), watermark_hours),
         encoder=TextEncoder(*encoder, device=device),
         device=Device(device),
         tracker=Tracker(tracking_uri),

@@ -15,14 +15,16 @@ Rules of this layout:
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.ebnerd_days import UNLISTED, split_bundle
+from ml.readers.ebnerd_days import UNLISTED, split_bundle, unlisted_on
 from ml.readers.files import frame, inside
 from ml.readers.rules import SOURCE, milliseconds
 
@@ -39,6 +41,9 @@ _FIRST_SEEN = "published_is_first_seen"
 class EbnerdReader(Reader):
     """Reads the EB-NeRD layout (also of simulated bundles)."""
 
+    drop_folders = {"behaviors.parquet": "train", "history.parquet": "train"}  # noqa: RUF012
+    derived_files = (UNLISTED,)
+
     def sources(self, root: Path) -> list[Path]:
         logs = [root / split / f"{name}.parquet" for split in SPLITS for name in ("behaviors", "history")]
         found = [p for p in logs if p.is_file()]
@@ -50,7 +55,7 @@ class EbnerdReader(Reader):
         articles = root / "articles.parquet"
         found += [articles] if articles.is_file() else []
         names = [name for names in ARTIFACTS.values() for name in names]
-        found += sorted({p for name in names for p in root.glob(f"**/{name}*.parquet") if p.is_file()})
+        found += sorted({p for name in names for p in _artifacts(root, name)})
         return [inside(root, p) for p in found]
 
     def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
@@ -76,13 +81,22 @@ class EbnerdReader(Reader):
             counts={"articles": articles.counts, "clicks": clicks.counts, "impressions": impressions.counts},
         )
 
+    def derived(self, raw_day: Path, listed: np.ndarray | None) -> dict[str, pa.Table]:
+        return {} if listed is None else {UNLISTED: unlisted_on(raw_day, listed)}
+
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for family, names in ARTIFACTS.items():
-            paths = [p for name in names for p in sorted(root.glob(f"**/{name}*.parquet")) if p.is_file()]
+            paths = [p for name in names for p in _artifacts(root, name)]
             if paths:
                 found[family] = inside(root, paths[0])
         return found
+
+
+def _artifacts(root: Path, name: str) -> list[Path]:
+    """Artifact files called `name`, in order; what lies in the landing folder is not the bundle's."""
+    found = sorted(p for p in root.glob(f"**/{name}*.parquet") if p.is_file())
+    return [p for p in found if p.relative_to(root).parts[0] != "landing"]
 
 
 def _optional(path: Path) -> pl.DataFrame | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -242,3 +243,9 @@ def _seen_on(folder: Path) -> pl.DataFrame:
         lists = frame(folder / "behaviors.parquet", [c for c in _ID_LISTS if c in names]).cast(pl.List(pl.Int64))
         parts += [lists[c].explode().unique().alias(schema.ARTICLE_ID) for c in lists.columns]
     return pl.concat(parts).drop_nulls().unique().sort().to_frame()
+
+
+def unlisted_on(folder: Path, listed: np.ndarray) -> pa.Table:
+    """Ids of the articles that the rows of a raw day name and that are not among `listed` (int64), sorted."""
+    known = pl.DataFrame({schema.ARTICLE_ID: listed}, schema={schema.ARTICLE_ID: pl.Int64})
+    return _seen_on(folder).join(known, on=schema.ARTICLE_ID, how="anti", maintain_order="left").to_arrow()

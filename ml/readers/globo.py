@@ -61,6 +61,8 @@ _DAY = "__day"
 class GloboReader(Reader):
     """Reads the Globo.com layout."""
 
+    drop_folders = {"clicks_hour_*": "clicks"}  # noqa: RUF012
+
     def sources(self, root: Path) -> list[Path]:
         hours = sorted([*root.glob("clicks/clicks_hour_*.csv"), *root.glob("clicks/clicks_hour_*.csv.gz")])
         if not hours:
