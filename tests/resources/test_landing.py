@@ -17,12 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ml.datasets import dataset
 from ml.errors import DataError, LakeError, UsageError
 from ml.readers import reader
 from resources import landing as module
 from resources.drops import LANDING, MARKER, land
 from resources.landing import now_ms
-from tests.ml.bundles import article
+from resources.source import DatasetSource
+from tests.ml.bundles import article, globo_click, write_hour
 from tests.resources.deliveries import (
     EBNERD,
     LAST,
@@ -547,3 +549,19 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "copy_file", lambda *_: "0" * 64)
     (found,) = source.take(EBNERD, "me")
     assert found.state == "malformed" and "changed while it was read" in found.why
+
+
+def test_an_hour_file_of_globo_is_a_drop(tmp_path):
+    globo = dataset("globo")
+    write_hour(tmp_path / "log", 0, [globo_click(1, 1, "2017-10-02 04:00", 5, "2017-10-02 04:01")])
+    hour = write_hour(tmp_path / "next", 24, [globo_click(2, 2, "2017-10-03 04:00", 6, "2017-10-03 04:01")])
+    folder = tmp_path / "log" / LANDING / "2017-10-03"
+    folder.mkdir(parents=True)
+    shutil.copy(hour, folder)
+    mark_only(folder)
+    source = DatasetSource(tmp_path / "lake", {"globo": tmp_path / "log"})
+    assert [d.line for d in source.take(globo, "me")] == ["landing/2017-10-03: taken, 1 rows, 0 of them late"]
+    assert source.days(globo) == [date(2017, 10, 2), date(2017, 10, 3)]
+    tables = reader("globo").tables(source.split(globo)[date(2017, 10, 3)], globo, date(2017, 10, 3))
+    assert tables.clicks["article_id"].to_pylist() == [6]
+    assert list(source.fingerprint(globo)) == ["clicks/clicks_hour_000.csv.gz", "landing/2017-10-03/" + hour.name]
