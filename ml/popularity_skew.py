@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml.clock import minute_of
+from ml.clock import MS_PER_MINUTE, minute_of
 from ml.errors import DataError
 
 WINDOW = 15
@@ -92,7 +92,7 @@ class SlidingWindow:
 
     def __init__(self, n_articles: int, first_ms: int, every: int = 1) -> None:
         self._counts = np.zeros(n_articles, dtype=np.int32)
-        self._first = self._next = int(minute_of(np.int64(first_ms)))
+        self._first = self._next = first_ms // MS_PER_MINUTE
         self._recent: deque[np.ndarray] = deque()
         self._every = every
 
@@ -100,7 +100,7 @@ class SlidingWindow:
         """The timesteps of the minutes up to `until_ms` (not itself), given all clicks between the last call's end
         and it: `time_ms` int64 [N] ascending, `rows` int [N]. Raises DataError for clicks out of order."""
         minutes = minute_of(time_ms)
-        last = int(minute_of(np.int64(until_ms)))
+        last = until_ms // MS_PER_MINUTE
         if len(minutes) and (minutes[0] < self._next or minutes[-1] >= last or np.any(np.diff(minutes) < 0)):
             raise DataError("clicks are not in order of time, or lie outside their day: rebuild clicks")
         bounds = np.searchsorted(minutes, np.arange(self._next, last + 1))
