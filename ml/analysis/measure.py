@@ -184,7 +184,14 @@ def _sizes(counted: _Counted, report: Json, tables: Tables) -> None:
     _measure(report, "readers", "readers", len(counted.readers.clicks), "count", "with a click in the span")
     _measure(report, "articles", "articles", len(counted.articles), "count", "known up to the span's end")
     _measure(report, "articles_clicked", "articles clicked", clicked, "count", "in the span")
-    _measure(report, "published_per_day", "articles published a day", grown, "count", f"median of {len(rows)} days")
+    _measure(
+        report,
+        "published_per_day",
+        "articles published or first seen a day",
+        grown,
+        "count",
+        f"median of {len(rows)} days",
+    )
     tables["days"] = pa.table({name: [row[name] for row in rows] for name in rows[0]})
 
 
