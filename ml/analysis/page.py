@@ -35,6 +35,7 @@ def render(found: Analysis) -> str:
         measures=[row(entry) for entry in found.report["measures"].values()],
         drawings=drawings(found),
         tables={name: _cells(found.tables[name]) for name in SHOWN_TABLES if name in found.tables},
+        sizes={name: len(table) for name, table in found.tables.items()},
         published_categories=published.CATEGORIES if "categories" in found.tables else {},
     )
 
