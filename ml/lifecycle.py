@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ml.clock import MS_PER_DAY, MS_PER_MINUTE
-from ml.popularity_skew import Step
+from ml.popularity_skew import WINDOW, Step
 
 UNKNOWN = -1
 
@@ -91,12 +91,16 @@ class AgeTally:
     """Adds up `AgeCurve` for the articles that `included` marks, up to an age of `minutes`.
 
     At the start of minute m an article's age is the whole minutes since its publication; it counts at every age that a
-    timestep with clicks sees, with p = 0 where nobody clicked it.
+    timestep with clicks sees, with p = 0 where nobody clicked it. Where an article's first appearance stands in for its
+    publication, clicks at that very time are no sign of popularity but make its age: they are left out of its numbers.
+    A day's clicks have to be given (`click`) before its timesteps (`add`).
     """
 
-    def __init__(self, published_ms: np.ndarray, included: np.ndarray, minutes: int) -> None:
-        """`published_ms` int64 [A]; `included` bool [A]."""
+    def __init__(self, published_ms: np.ndarray, included: np.ndarray, first_seen: np.ndarray, minutes: int) -> None:
+        """`published_ms` int64 [A]; `included` and `first_seen` bool [A]."""
         self._published, self._included, self._minutes = published_ms, included, minutes
+        self._first_seen = first_seen
+        self._births = np.zeros(len(published_ms), dtype=np.int64)
         born = -(-published_ms[included] // MS_PER_MINUTE)
         self._base = int(born.min()) if len(born) else 0
         self._born = np.bincount(born - self._base) if len(born) else np.zeros(1, dtype=np.int64)
@@ -110,7 +114,9 @@ class AgeTally:
             return
         ages = (step.minute * MS_PER_MINUTE - self._published[step.rows]) // MS_PER_MINUTE
         kept = self._included[step.rows] & (ages >= 0) & (ages < self._minutes)
-        np.add.at(self._popularity, ages[kept], step.counts[kept] / step.total)
+        recent = step.minute - self._published[step.rows] // MS_PER_MINUTE <= WINDOW
+        counts = step.counts - recent * self._births[step.rows]
+        np.add.at(self._popularity, ages[kept], counts[kept] / step.total)
         newest = step.minute - self._base
         oldest = max(newest - self._minutes + 1, 0)
         alive = self._born[oldest : newest + 1][::-1] if newest >= 0 else self._born[:0]
@@ -119,6 +125,9 @@ class AgeTally:
 
     def click(self, time_ms: np.ndarray, rows: np.ndarray) -> None:
         """Clicks, `time_ms` int64 [N] and article `rows` int [N]: each belongs to a minute of its article's life."""
+        birth = self._first_seen[rows] & (time_ms == self._published[rows])
+        self._births += np.bincount(rows[birth], minlength=len(self._births))
+        time_ms, rows = time_ms[~birth], rows[~birth]
         ages = (time_ms - self._published[rows]) // MS_PER_MINUTE
         kept = self._included[rows] & (ages >= 0) & (ages < self._minutes)
         self._clicks += np.bincount(ages[kept], minlength=self._minutes)

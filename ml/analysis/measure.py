@@ -98,7 +98,7 @@ def _count(files: SpanFiles, progress: Progress) -> _Counted:
         articles=articles,
         covered=included,
         lives=Lifespans(articles.published_ms),
-        curve=AgeTally(articles.published_ms, included, LIFE_MINUTES),
+        curve=AgeTally(articles.published_ms, included, articles.first_seen, LIFE_MINUTES),
         skew=SkewTally(TOP),
         ages=ClickAges(articles.published_ms),
         readers=Readers(files.dataset.clock),
@@ -162,7 +162,7 @@ def _notes(counted: _Counted) -> list[str]:
         found.append(
             f"{standing_in:,} of {len(articles):,} articles have no publication time: their first appearance stands in "
             "for it, so their age, lifecycle and place in the catalogue's growth are counted from there. An article "
-            "clicked once then lives 0 hours, and its first minute holds its first click, by construction."
+            "clicked once then lives 0 hours by construction; Fig. 3.1 leaves these first clicks out."
         )
     if articles.unlisted:
         found.append(f"{articles.unlisted:,} clicked articles are in no article table up to the span's end.")

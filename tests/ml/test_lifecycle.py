@@ -57,24 +57,27 @@ def test_the_final_day_is_not_covered():
 
 @given(CLICKS)
 def test_popularity_by_age_against_a_plain_loop(clicks):
-    included, minutes = np.array([True, True, True, False]), 30
-    tally = AgeTally(PUBLISHED, included, minutes)
+    """Article 1's first appearance stands in for its publication: a click at that millisecond is no popularity."""
+    included, first_seen, minutes = np.array([True, True, True, False]), np.array([False, True, False, False]), 30
+    clicks = [*clicks, (90_000, 1), (90_000, 2), (90_000, 0)]
+    tally = AgeTally(PUBLISHED, included, first_seen, minutes)
     window = SlidingWindow(4, 0)
     time, rows = arrays(sorted(clicks))
+    tally.click(time, rows)
     for step in window.steps(time, rows, 40 * MS_PER_MINUTE):
         tally.add(step)
-    tally.click(time, rows)
     found = tally.result()
     shares, clicked = [[] for _ in range(minutes)], [0] * minutes
     for minute in range(WINDOW, 40):
-        inside = [a for t, a in clicks if minute - WINDOW <= t // MS_PER_MINUTE < minute]
+        inside = [(t, a) for t, a in clicks if minute - WINDOW <= t // MS_PER_MINUTE < minute]
         for article in (0, 1, 2) if inside else ():
             age = (minute * MS_PER_MINUTE - int(PUBLISHED[article])) // MS_PER_MINUTE
             if 0 <= age < minutes:
-                shares[age].append(inside.count(article) / len(inside))
+                own = sum(a == article and (t, a) != (90_000, 1) for t, a in inside)
+                shares[age].append(own / len(inside))
     for t, article in clicks:
         age = (t - int(PUBLISHED[article])) // MS_PER_MINUTE
-        if article < 3 and 0 <= age < minutes:
+        if article < 3 and 0 <= age < minutes and (t, article) != (90_000, 1):
             clicked[age] += 1
     assert found.articles.tolist() == [len(s) for s in shares]
     assert found.clicks.tolist() == clicked
@@ -87,7 +90,7 @@ def test_the_peak_of_a_known_rise_and_fall():
     steady = [(m * MS_PER_MINUTE + 5, 1) for m in range(120)]
     burst = [((20 + m) * MS_PER_MINUTE + s, 0) for m in (6, 7, 8) for s in range(50)]
     time, rows = arrays(sorted(steady + burst))
-    tally = AgeTally(published, np.array([True, False]), 90)
+    tally = AgeTally(published, np.array([True, False]), np.zeros(2, dtype=bool), 90)
     for step in SlidingWindow(2, 0).steps(time, rows, 2 * MS_PER_HOUR):
         tally.add(step)
     assert tally.result().peak == 9
@@ -95,7 +98,7 @@ def test_the_peak_of_a_known_rise_and_fall():
 
 
 def test_no_included_articles_no_curve():
-    tally = AgeTally(np.array([5, -1]), np.array([False, False]), 10)
+    tally = AgeTally(np.array([5, -1]), np.zeros(2, dtype=bool), np.zeros(2, dtype=bool), 10)
     for step in SlidingWindow(2, 0).steps(np.array([1]), np.array([0]), MS_PER_HOUR):
         tally.add(step)
     assert tally.result().peak is None and np.isnan(tally.result().popularity).all()
