@@ -78,7 +78,7 @@ def input_refs(
     found: dict[str, list[tuple[Stage, date, Ref]]] = {}
     for need in stage.needs:
         upstream = by_name[need.stage]
-        days = days_of(need, day, split(settings.split), dataset)
+        days = days_of(need.within(settings), day, split(settings.split), dataset)
         if upstream.daily:
             days = [d for d in days if d in known]
         models = needed_models(need, by_name, model, settings.models)

@@ -5,7 +5,7 @@ belong here: the stages themselves (one module each) and their assembly into ass
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,21 @@ class Need:
     stage: str
     offsets: Offsets = lambda _: (0, 0)
     model: Literal["same", "baseline", "every"] | None = None
+
+    def within(self, settings: RunSettings) -> "Need":
+        """The need as the run's settings shape it."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class SpanNeed(Need):
+    """An input over the span of days before the partition's own, as long as the run's settings say."""
+
+    offsets: Offsets = lambda _: (None, -1)
+
+    def within(self, settings: RunSettings) -> Need:
+        """The need with the offsets of the settings' span."""
+        return replace(self, offsets=lambda _: (-settings.span_days or None, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +108,8 @@ def no_recipe(*_: object) -> dict[str, Any]:
 class Stage:
     """One stage: an asset per dataset, or per dataset and model. `modules`: the `ml` modules whose source is part of
     the recipe key. `daily`: partitions are days of data (else as-of days). `by_split`: the output depends on
-    what the split fits on, or on what it tests, so the lake keeps one partition per day and split. `day_recipe`: what
-    the recipe says of the partition's day alone."""
+    what the split fits on, on what it tests, or on the run's span of days, so the lake keeps one partition per day and
+    split, or per day and span. `day_recipe`: what the recipe says of the partition's day alone."""
 
     name: str
     group: str
@@ -104,7 +119,7 @@ class Stage:
     recipe: Callable[[Dataset, RunSettings, Tools, str | None], dict[str, Any]]
     compute: Callable[[Work], Summary]
     daily: bool = False
-    by_split: Literal["no", "fit", "test"] = "no"
+    by_split: Literal["no", "fit", "test", "span"] = "no"
     models: Models = "none"
     table: str | None = None
     pool: str | None = None
@@ -114,6 +129,7 @@ class Stage:
     def ref(self, dataset: Dataset, day: date, settings: RunSettings, model: str | None) -> Ref:
         """Where this stage's output lies in the lake."""
         named = {"no": "", "fit": f".{split(settings.split).fit_name}", "test": f".{settings.split}"}
+        named["span"] = f".{settings.span}"
         return Ref(dataset.name, self.name, f"{day}{named[self.by_split]}", model)
 
 
@@ -146,4 +162,16 @@ def _as_of_needs(end: Callable[[Split], int], impressions: Offsets) -> tuple[Nee
     )
 
 
-__all__ = ["BASELINE", "ROLLING", "Need", "Stage", "Summary", "Work", "days_of", "fit_needs", "no_recipe", "test_needs"]
+__all__ = [
+    "BASELINE",
+    "ROLLING",
+    "Need",
+    "SpanNeed",
+    "Stage",
+    "Summary",
+    "Work",
+    "days_of",
+    "fit_needs",
+    "no_recipe",
+    "test_needs",
+]

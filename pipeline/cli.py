@@ -153,6 +153,50 @@ def _print_report(folder: Path, as_json: bool) -> None:
 
 
 @app.command()
+def analyse(
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="DAY", help="first day; default: of the log")] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", metavar="DAY", help="last day, included; default: of the log")
+    ] = None,
+    weeks: Annotated[
+        bool, typer.Option("--weeks", help="each whole week of these days, counted from the last")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="say what would run and why; run nothing")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe the log: lifecycles, inequality, categories, growth, readers, freshness; skip what is unchanged."""
+    from assets.graph import BY_NAME
+    from ml.analysis.page import text_table
+    from ml.datasets import dataset as known_dataset
+    from pipeline import analyse as spans
+    from pipeline.plan import make_plan
+    from pipeline.run import execute
+
+    toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
+    tools = toolbox.tools()
+    whole = spans.span(known, tools.source.days(known), parse_day(first), parse_day(last))
+    chosen = spans.weeks(whole) if weeks else [whole]
+    settings = _settings("rolling", span_days=chosen[0].days)
+    goals = [goal for span in chosen for goal in span.goal]
+    if explain:
+        _explain(make_plan(known, settings, tools, goals), as_json)
+        return
+    outcome = execute(known, settings, toolbox, goals, say)
+    say(f"{known.name}, {whole.first} to {whole.last}: {outcome.ran} partitions ran, {outcome.fresh} were fresh")
+    stage = BY_NAME["dataset_analysis"]
+    folders = [tools.lake.require(stage.ref(known, day, settings, None)).path for _, day, _ in goals]
+    reports = [json.loads((folder / "analysis.json").read_text()) for folder in folders]
+    if as_json:
+        print(json.dumps(reports, indent=1))
+        return
+    print(text_table(reports))
+    for folder in folders:
+        print(f"page: {folder / 'analysis.html'}")
+
+
+@app.command()
 def metrics(
     dataset: DatasetOption = "simulated",
     as_of: DayOption = None,

@@ -53,6 +53,12 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     recipe: str = Field(default="snert_quick", description="recipe of the trained model: snert_quick or snert_thesis")
     models: list[str] = Field(default=list(DEFAULT_MODELS), description="models of the report")
     text_families: list[str] = Field(default=["body"], description="content families to encode: body, title, image")
+    span_days: int = Field(default=0, ge=0, description="days before its own that dataset_analysis covers; 0: all")
+
+    @property
+    def span(self) -> str:
+        """Name of the span: `all`, or `7d` for seven days."""
+        return f"{self.span_days}d" if self.span_days else "all"
 
     @property
     def budget(self) -> int:

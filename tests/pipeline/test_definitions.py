@@ -18,6 +18,7 @@ STAGE_NAMES = [
     "articles",
     "clicks",
     "impressions",
+    "dataset_analysis",
     "article_embeddings",
     "interactions",
     "article_features",

@@ -62,6 +62,15 @@ def test_a_second_run_computes_nothing(home):
     assert plan and {row["state"] for row in plan} == {"fresh"}
 
 
+def test_the_log_is_described_once(home):
+    (report,) = json.loads(newsrec(home, "analyse", "--json"))
+    assert report["synthetic"] and 0 < report["measures"]["gini"]["value"] < 1
+    assert report["measures"]["lifecycle_median_hours"]["published"][0]["value"] == 5.3
+    plan = json.loads(newsrec(home, "analyse", "--explain", "--json"))
+    assert plan and {row["state"] for row in plan} == {"fresh"}
+    assert "no days" in newsrec(home, "analyse", "--from", "2030-01-01", code=2)
+
+
 def test_another_seed_makes_only_what_the_seed_decides_stale(home):
     plan = json.loads(newsrec(home, "run", "--explain", "--json", "--seed", "8"))
     stages = {row["partition"].split("/")[1] for row in plan if row["state"] != "fresh"}
