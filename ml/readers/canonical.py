@@ -92,7 +92,9 @@ def articles(listed: pl.DataFrame, seen: pl.DataFrame, end_ms: int) -> Canonical
     kept = kept.unique(maintain_order=True, keep="first")
     single = judge(kept, "articles", [("duplicate_article_id", pl.col(schema.ARTICLE_ID).is_first_distinct().not_())])
     held_back = pa.concat_tables([judged.held_back, single.held_back])
-    final = pl.concat([single.kept, complete(seen, schema.ARTICLES)]).sort(schema.PUBLISHED, schema.ARTICLE_ID)
+    added = judge(complete(seen, schema.ARTICLES), "articles", [_UNFIT_ROWS])
+    held_back = pa.concat_tables([held_back, added.held_back])
+    final = pl.concat([single.kept, added.kept]).sort(schema.PUBLISHED, schema.ARTICLE_ID)
     figures = counted(len(listed) + len(seen), len(final), len(held_back))
     return Canonical(final, held_back, figures | {"first_seen": len(seen)})
 

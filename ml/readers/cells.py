@@ -5,6 +5,7 @@ opening files (`ml.readers.files`), rules about values (`ml.readers.rules`).
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -63,7 +64,7 @@ def decoded_slices(table: pa.Table) -> Iterator[pa.Table]:
         size += np.where(flat > TEXT_BYTES, 0, flat)
     piece = np.cumsum(size) // _SLICE
     cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(table)]
-    for first, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for first, end in pairwise(cuts):
         yield table.slice(first, end - first)
 
 
@@ -75,7 +76,8 @@ def sound(table: pa.Table) -> tuple[pa.Table, pa.Array | None]:
     - `oversized_text`: a text of more than `TEXT_BYTES`, cut
     - `time_out_of_range`: whole seconds that overflow as milliseconds, null
 
-    Times in seconds become milliseconds, zones UTC, lists of fixed length lists. Raises ArrowInvalid for such texts within lists.
+    Times in seconds become milliseconds, zones UTC, lists of fixed length lists. Raises ArrowInvalid for such texts
+    within lists.
     """
     columns, damage = [], None
     for field, column in zip(table.schema, table.columns, strict=True):
@@ -89,11 +91,12 @@ def sound(table: pa.Table) -> tuple[pa.Table, pa.Array | None]:
 def _sound_column(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.ChunkedArray, pa.Array | None]:
     """One column, and its rows' reasons."""
     if pa.types.is_dictionary(kind) and is_string(kind.value_type):
-        parts = [_sound_texts(c.dictionary) for c in column.chunks]
-        made = [d.take(c.indices) for (d, _), c in zip(parts, column.chunks, strict=True)]
-        reasons = _all([None if r is None else r.take(c.indices) for (_, r), c in zip(parts, column.chunks, strict=True)],
-                       column)  # fmt: skip
-        return pa.chunked_array(made, kind.value_type), reasons
+        made, reasons = [], []
+        for chunk in column.chunks:
+            texts, damage = _sound_texts(chunk.dictionary)
+            made.append(texts.take(chunk.indices))
+            reasons.append(None if damage is None else damage.take(chunk.indices))
+        return pa.chunked_array(made, kind.value_type), _all(reasons, column)
     if is_string(kind):
         parts = [_sound_texts(c) for c in column.chunks]
         return pa.chunked_array([c for c, _ in parts], kind), _all([r for _, r in parts], column)
@@ -176,7 +179,8 @@ def _sound_time_lists(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.Ch
     inner = kind.value_type
     if inner.unit != "s" and inner.tz in (None, "UTC"):
         return column, None
-    made, reasons = [], []
+    made: list[pa.Array] = []
+    reasons: list[pa.Array | None] = []
     for chunk in column.chunks:
         values, bad = _sound_times(pa.chunked_array([chunk.values]), inner)
         flat = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
@@ -202,7 +206,7 @@ def presentable(rows: pl.DataFrame) -> pl.DataFrame:
     columns, notes = [], []
     for column in rows.get_columns():
         lengths, most = _lengths(column)
-        if lengths is not None and (lengths.max() or 0) > most:
+        if lengths is not None and (lengths > most).any():
             unit = "bytes" if column.dtype == pl.String else "items"
             text = pl.format(f"{{}} of {{}} {unit} of {{}}", pl.lit(most), pl.col("n"), pl.lit(column.name))
             notes.append(lengths.alias("n").to_frame().select(pl.when(pl.col("n") > most).then(text)).to_series())
@@ -232,7 +236,6 @@ def _readable_times(column: pl.Series) -> pl.Series:
         return column
     scale = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[kind.time_unit]
     flat = (column.explode() if listed else column).cast(pl.Int64)
-    least, last = flat.min(), flat.max()
-    if least is None or (least >= _YEAR_1 * scale and last < _YEAR_10000 * scale):  # type: ignore[operator]
+    if flat.is_between(_YEAR_1 * scale, _YEAR_10000 * scale, closed="left").all():
         return column
     return column.cast(pl.List(pl.Int64)) if listed else column.cast(pl.Int64)

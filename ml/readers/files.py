@@ -22,8 +22,16 @@ from ml.readers.pages import checked_rows
 Kind = Callable[[pa.DataType], bool]
 
 DAMAGE = (
-    OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, pa.ArrowException, PolarsError, PanicException,
-)  # fmt: skip
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    zlib.error,
+    pa.ArrowException,
+    PolarsError,
+    PanicException,
+)
 """What libraries raise over damaged files; PanicException is no Exception."""
 
 _BUFFER = 1 << 20
@@ -205,10 +213,9 @@ def as_frame(table: pa.Table) -> pl.DataFrame:
     has no type for."""
     try:
         result = pl.from_arrow(table)
-    except (PolarsError, PanicException, pa.ArrowException, ValueError, TypeError, NotImplementedError) as error:
-        raise DataError(
-            f"columns {listed(table.column_names)} have a type that cannot be read: {one_line(error)}"
-        ) from (error)
+    except (*DAMAGE, TypeError, NotImplementedError) as error:
+        names = listed(table.column_names)
+        raise DataError(f"columns {names} have a type that cannot be read: {one_line(error)}") from error
     assert isinstance(result, pl.DataFrame)
     return result
 

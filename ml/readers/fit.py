@@ -4,12 +4,12 @@ Belongs here: the Polars types of Arrow schemas, and finding values that a cast 
 here: what becomes of their rows (`ml.readers.rules`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 import pyarrow as pa
 
-_BITS = {
+_BITS: dict[type[pl.DataType], tuple[bool, int]] = {
     pl.Int8: (True, 8), pl.Int16: (True, 16), pl.Int32: (True, 32), pl.Int64: (True, 64), pl.Int128: (True, 128),
     pl.UInt8: (False, 8), pl.UInt16: (False, 16), pl.UInt32: (False, 32), pl.UInt64: (False, 64),
 }  # fmt: skip
@@ -23,9 +23,9 @@ def polars_type(kind: pa.DataType) -> pl.DataType:
     return series.dtype
 
 
-def polars_types(columns: Iterable[pa.Field]) -> dict[str, pl.DataType]:
+def polars_types(columns: Iterable[pa.Field]) -> pl.Schema:
     """The Polars type of each field."""
-    return {f.name: polars_type(f.type) for f in columns}
+    return pl.Schema({f.name: polars_type(f.type) for f in columns})
 
 
 def may_misfit(have: pl.DataType, wanted: pl.DataType) -> bool:
@@ -48,7 +48,7 @@ def misfit(column: str, have: pl.DataType, wanted: pl.DataType) -> pl.Expr:
     return there.is_not_null() & cast.is_null()
 
 
-def misfits(rows: pl.DataFrame, wanted: dict[str, pl.DataType]) -> dict[str, pl.Expr]:
+def misfits(rows: pl.DataFrame, wanted: Mapping[str, pl.DataType]) -> dict[str, pl.Expr]:
     """By name, for the columns of `rows` that may hold such a value: true where they do."""
     both = {name: kind for name, kind in wanted.items() if name in rows.columns}
     risky = {name: kind for name, kind in both.items() if may_misfit(rows.schema[name], kind)}

@@ -117,13 +117,20 @@ def _page(head: bytes, name: str) -> Page:
         fields, used = _struct(head, 0)
     except (IndexError, RecursionError) as error:
         raise ValueError(f"column {name} has a page without a header") from error
-    kind = fields.get(1)
-    counts = fields.get(_COUNTS.get(kind, -1), {}) if isinstance(kind, int) else {}
-    numbers = [fields.get(2), fields.get(3), counts.get(1, 0) if isinstance(counts, dict) else None]
-    if not isinstance(kind, int) or not all(isinstance(n, int) for n in numbers) or numbers[2] < 0:
-        raise ValueError(f"column {name} has a page header that says nothing of its size")
-    rows = counts.get(3, -1) if kind == _DATA_V2 else -1
-    return Page(kind, numbers[2], rows if isinstance(rows, int) else -1, numbers[0], numbers[1], used)
+    kind = _number(fields, 1)
+    counts = fields.get(_COUNTS.get(kind, -1))
+    counts = counts if isinstance(counts, dict) else {}
+    values = _number(counts, 1) if kind in _COUNTS else 0
+    uncompressed, compressed = _number(fields, 2), _number(fields, 3)
+    if min(kind, values) < 0:
+        raise ValueError(f"column {name} has a page header that says nothing of its values")
+    return Page(kind, values, _number(counts, 3) if kind == _DATA_V2 else -1, uncompressed, compressed, used)
+
+
+def _number(fields: dict[int, Any], field: int) -> int:
+    """A field that is a number; -1 where it is missing or none."""
+    value = fields.get(field)
+    return value if isinstance(value, int) else -1
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
