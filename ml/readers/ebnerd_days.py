@@ -223,6 +223,7 @@ def _carried(paths: Sequence[Path], needed: Sequence[Mapping[str, Kind]], bundle
     for path, columns in zip(paths, needed, strict=True):
         found = parquet_schema(path, columns, _REMEDY)
         fits, left = ordinary_columns(found, columns)
+        clashing |= set(left)
         fields |= {name: _RAW[name] for name in columns}
         for name in fits:
             kind = carried_type(found.field(name).type)

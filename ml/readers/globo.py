@@ -157,7 +157,8 @@ def _hold_back(folder: Path, held_back: Spill) -> None:
 def _split_metadata(path: Path, root: Path, days: Sequence[date], out: Path, held_back: Spill) -> None:
     """Writes the categories of each day's articles to `out/<day>/articles.parquet`. Of several categories of one
     article the first counts, the others go to quarantine; articles that nobody clicks are not carried."""
-    rows = pl.concat(_numbers(path, root, _METADATA_COLUMNS, "articles", held_back))
+    nothing = pl.DataFrame(schema={**dict.fromkeys(_METADATA_COLUMNS, pl.Int64), SOURCE: pl.String})
+    rows = pl.concat([nothing, *_numbers(path, root, _METADATA_COLUMNS, "articles", held_back)])
     article, category = (pl.col(c) for c in _METADATA_COLUMNS)
     rules = [
         ("null_id", pl.any_horizontal(article.is_null(), category.is_null())),

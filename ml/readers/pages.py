@@ -91,6 +91,8 @@ def _chunk_width(stream: BufferedReader, group: Any, index: int, repetition: int
 def _pages(stream: BufferedReader, chunk: Any, size: int) -> list[Page]:
     """The page headers of a column chunk, in order."""
     name = chunk.path_in_schema
+    if not chunk.num_values and not chunk.total_compressed_size:
+        return []
     starts = [chunk.data_page_offset, chunk.dictionary_page_offset if chunk.has_dictionary_page else None]
     at = min([s for s in starts if s], default=0)  # a chunk without values may have a dictionary alone
     end = at + chunk.total_compressed_size

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
@@ -72,7 +73,10 @@ def _lines(path: Path) -> Iterator[bytes]:
     stands at the end."""
     most = _DECODED_FLOOR + _DECODED * path.stat().st_size
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-        yield stream.readline(LINE_BYTES)
+        head = stream.readline(LINE_BYTES)
+        if len(head) == LINE_BYTES:
+            raise ValueError(f"its first line has more than {LINE_BYTES} bytes")
+        yield head
         decoded, rest = 0, b""
         while chunk := stream.read(_BLOCK):
             decoded += len(chunk)
@@ -102,7 +106,7 @@ def _piece(block: bytes, names: list[str], columns: Sequence[str], separator: st
     """A block of lines, cut by Polars where every line has its fields, else line by line."""
     lines = block.count(b"\n") + (not block.endswith(b"\n"))
     even = block.count(separator.encode()) == lines * (len(names) - 1)
-    if even and b'"' not in block and b"\x00" not in block and len(block) <= 2 * _BLOCK and len(names) > 1:
+    if even and b'"' not in block and b"\x00" not in block and len(names) > 1 and _longest(block) <= LINE_BYTES:
         try:
             rows = pl.read_csv(
                 block,
@@ -118,6 +122,14 @@ def _piece(block: bytes, names: list[str], columns: Sequence[str], separator: st
         except PolarsError:
             pass  # a line is broken: which one is found below
     return _line_by_line(block, names, columns, separator)
+
+
+def _longest(block: bytes) -> int:
+    """Bytes of the longest line, or fewer than `LINE_BYTES`."""
+    if len(block) <= LINE_BYTES:
+        return len(block)
+    ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
+    return int(np.diff(ends, prepend=-1, append=len(block)).max()) - 1
 
 
 def _line_by_line(block: bytes, names: list[str], columns: Sequence[str], separator: str) -> Piece:
