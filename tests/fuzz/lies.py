@@ -115,15 +115,16 @@ def statistics(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def page_sizes(data: bytes, rng: np.random.Generator, size: int = 2**31 - 1) -> bytes:
-    """The first page of a column claims `size` bytes. Its header grows: what follows is moved, and the footer with it."""
+    """The first page of a column claims `size` bytes. Its header grows: what follows is moved."""
     length = struct.unpack("<I", data[-8:-4])[0]
     footer, _ = read_struct(data[-8 - length : -8])
     found = chunks(footer)
-    if not found:
+    places = [[f.value for n in (9, 11) if (f := field(c, n)) is not None and f.value >= 4] for c in found]
+    with_pages = [i for i, starts in enumerate(places) if starts and (field(found[i], _VALUES) or Field(0, 0, 0)).value]
+    if not with_pages:
         return data
-    chunk = found[int(rng.integers(len(found)))]
-    starts = [f.value for n in (9, 11) if (f := field(chunk, n)) is not None and f.value >= 4]
-    at = min(starts)
+    chosen = with_pages[int(rng.integers(len(with_pages)))]
+    chunk, at = found[chosen], min(places[chosen])
     header, end = read_struct(data, at)
     _set(header, 2, size)
     written = write_struct(header)

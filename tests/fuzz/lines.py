@@ -49,7 +49,8 @@ def _column(file: Lines, rng: Rng, separator: bytes, change: Callable[[list[byte
     where, lines = int(rng.integers(len(file.lines[0].split(separator)))), []
     for line in file.lines:
         fields = line.split(separator)
-        change(fields, where)
+        if where < len(fields):  # an earlier damage left fewer
+            change(fields, where)
         lines.append(separator.join(fields))
     return _with(file, lines)
 
@@ -62,7 +63,9 @@ def renamed_column(file: Lines, rng: Rng, separator: bytes) -> Lines | None:
     if not file.header:
         return None
     fields = file.lines[0].split(separator)
-    fields[int(rng.integers(len(fields)))] = (b"X", b"\xff", b"", b"x" * 5_000, b"__day", b"source")[int(rng.integers(6))]
+    fields[int(rng.integers(len(fields)))] = (b"X", b"\xff", b"", b"x" * 5_000, b"__day", b"source")[
+        int(rng.integers(6))
+    ]
     return _with(file, [separator.join(fields), *file.lines[1:]])
 
 
@@ -71,7 +74,10 @@ def column_twice(file: Lines, rng: Rng, separator: bytes) -> Lines | None:
 
 
 def other_order(file: Lines, rng: Rng, separator: bytes) -> Lines | None:
-    order = rng.permutation(len(file.lines[0].split(separator)))
+    width = len(file.lines[0].split(separator))
+    if any(line.count(separator) + 1 != width for line in file.lines):
+        return None
+    order = rng.permutation(width)
     return _with(file, [separator.join(np.array(line.split(separator))[order].tolist()) for line in file.lines])
 
 

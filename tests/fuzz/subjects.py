@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ml import schema
@@ -84,7 +85,9 @@ def ebnerd(rng: Rng) -> Source:
         files[f"{split}/behaviors.parquet"] = pa.Table.from_pylist(kept, columns)
         if rng.random() < 0.7:
             reads = [
-                bundles.history(u, *((_minute(rng, 15), int(rng.integers(100, 112))) for _ in range(rng.integers(0, 4))))
+                bundles.history(
+                    u, *((_minute(rng, 15), int(rng.integers(100, 112))) for _ in range(rng.integers(0, 4)))
+                )
                 for u in range(1, 1 + int(rng.integers(1, 4)))
             ]
             files[f"{split}/history.parquet"] = pa.Table.from_pylist([dict(r) for r in reads], bundles.HISTORY)
@@ -100,8 +103,6 @@ def ebnerd(rng: Rng) -> Source:
 
 def _lengths(table: pa.Table, column: str) -> list[int]:
     """Items of each list; null lists have none."""
-    import pyarrow.compute as pc
-
     return pc.fill_null(pc.list_value_length(table[column]), -1).to_pylist()
 
 
@@ -157,7 +158,9 @@ def _history_losses(source: Source, root: Path, out: Path, days: Days, held_back
         lengths = {longer.get(c, -1 if content[c] is None else len(content[c])) for c in lists}
         inside += max(*lengths, 0) if len(lengths) == 1 else 0
     placed = sum(len(plain(out / str(d) / "history.parquet", "user_id")) for d in days)
-    text = f"history: {entries} clicks in {rows} rows, {placed} in days, {flat} and {len(whole)} rows ({inside}) held back"
+    text = (
+        f"history: {entries} clicks in {rows} rows, {placed} in days, {flat} and {len(whole)} rows ({inside}) held back"
+    )
     return [] if entries == placed + flat + inside else [text]
 
 
@@ -210,7 +213,9 @@ def _ebnerd_day(raw: Path, day: date, tables: DayTables) -> list[str]:
     repeated = len(listed) - len({repr([row[c] for c in columns]) for row in listed})
     aside = tables.quarantine["table"].to_pylist().count("articles")
     if counts["rows_in"] != len(listed) + counts["first_seen"]:
-        said.append(f"articles: {counts['rows_in']} rows in, {len(listed)} listed and {counts['first_seen']} first seen")
+        said.append(
+            f"articles: {counts['rows_in']} rows in, {len(listed)} listed and {counts['first_seen']} first seen"
+        )
     if counts["duplicates"] > repeated or counts["rows_in"] != len(tables.articles) + aside + counts["duplicates"]:
         said.append(f"articles: {counts} with {repeated} repetitions")
     return said
@@ -249,7 +254,7 @@ def text_rows(path: Path, separator: str = ",") -> list[dict[str, str] | None] |
     if not data:
         return []
     lines = data.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
-    head = _cut(lines[0], separator) or []
+    head = _cut(lines[0].decode("utf-8", "backslashreplace").encode(), separator) or []
     rows: list[dict[str, str] | None] = []
     for line in lines[1:]:
         fields = _cut(line, separator)
@@ -261,7 +266,9 @@ def text_rows(path: Path, separator: str = ",") -> list[dict[str, str] | None] |
 def _cut(line: bytes, separator: str) -> list[str] | None:
     try:
         text = line.removesuffix(b"\r").decode()
-        return next(csv.reader([text], delimiter=separator, strict=True), [""]) if '"' in text else text.split(separator)
+        return (
+            next(csv.reader([text], delimiter=separator, strict=True), [""]) if '"' in text else text.split(separator)
+        )
     except (UnicodeDecodeError, csv.Error):
         return None
 
@@ -303,9 +310,7 @@ def _metadata_losses(path: Path, aside: int) -> list[str]:
     wrong = 0
     for row in text_rows(path) or []:
         article, category = (whole(row.get(c)) if row else None for c in ("article_id", "category_id"))
-        if article is None or category is None or not oracle.fits_int32(category):
-            wrong += 1
-        elif known.setdefault(article, category) != category:
+        if article is None or category is None or not oracle.fits_int32(category) or known.setdefault(article, category) != category:
             wrong += 1
     # The same other category twice is one row held back and one exact repetition.
     return [] if aside <= wrong and (aside > 0) == (wrong > 0) else [f"metadata: {wrong} bad lines, {aside} held back"]
@@ -313,7 +318,7 @@ def _metadata_losses(path: Path, aside: int) -> list[str]:
 
 def whole(text: str | None) -> int | None:
     """A whole number of 64 bits as text files write it, None for anything else."""
-    if text is None or re.fullmatch(r"[+-]?[0-9]+", text) is None:
+    if text is None or re.fullmatch(r"[+-]?[0-9]{1,4000}", text) is None:
         return None
     return int(text) if -(2**63) <= int(text) < 2**63 else None
 

@@ -179,7 +179,7 @@ def _extremes(kind: pa.DataType, rng: Rng) -> pa.Array:
 
 
 def extreme_values(table: pa.Table, rng: Rng) -> pa.Table | None:
-    name = pick(table, rng, lambda k: not (pa.types.is_boolean(k) or pa.types.is_nested(k) and not is_list(k)))
+    name = pick(table, rng, lambda k: not (pa.types.is_boolean(k) or (pa.types.is_nested(k) and not is_list(k))))
     if name is None or not len(table):
         return None
     kind = table.schema.field(name).type
@@ -303,9 +303,13 @@ def large_cell(table: pa.Table, rng: Rng) -> pa.Table | None:
         cell = cell.cast(kind)
     else:
         cell = pa.array(["\u00e6" * (2 << 20)], kind)
-    column = pa.concat_arrays([table[name].slice(0, at).combine_chunks(), cell, table[name].slice(at + 1).combine_chunks()]
-                              if not isinstance(table[name].combine_chunks(), pa.ChunkedArray) else [cell] * len(table))  # fmt: skip
-    return put(table, name, column)
+    column = table[name]
+    parts = [
+        *column.slice(0, at).chunks,
+        *(cell.chunks if isinstance(cell, pa.ChunkedArray) else [cell]),
+        *column.slice(at + 1).chunks,
+    ]
+    return put(table, name, pa.chunked_array(parts, kind))
 
 
 KINDS: dict[str, TableDamage] = {
