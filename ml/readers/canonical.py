@@ -9,6 +9,7 @@ Frames here have canonical column names, times as int64 ms, and `source`. Missin
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -17,6 +18,7 @@ from ml.readers.fit import misfits, polars_type
 from ml.readers.rules import SOURCE, UNFIT, Judged, bad_ids, bad_time, counted, judge
 
 _CLICK = (schema.CLICK_TIME, schema.USER_ID, schema.ARTICLE_ID)
+_ROW = "__row"
 _UNFIT_ROWS = ("out_of_range", pl.col(UNFIT).is_not_null())
 _IMPRESSION = (schema.CLICK_TIME, schema.IMPRESSION_ID, schema.USER_ID)
 
@@ -47,7 +49,7 @@ def clicks(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
     negative = int(kept.select((read_time < 0).sum()).item())
     kept = kept.with_columns(pl.when(read_time >= 0).then(read_time).alias(schema.READ_TIME))
     order = [*_CLICK, schema.IMPRESSION_ID, schema.READ_TIME, schema.SCROLL, schema.SESSION_ID, *schema.CONTEXT]
-    kept = kept.sort(order, nulls_last=True, maintain_order=True).unique(_CLICK, keep="first", maintain_order=True)
+    kept = _first_of_each(kept.sort(_CLICK, maintain_order=True), _CLICK, order)
     figures = counted(len(rows), len(kept), len(judged.held_back))
     return Canonical(kept, judged.held_back, figures | {"negative_read_time": negative, "infinite": endless})
 
@@ -63,17 +65,49 @@ def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
         *bad_ids(schema.IMPRESSION_ID, schema.USER_ID),
         *bad_time(schema.CLICK_TIME, start_ms, end_ms),
         ("empty_inview", pl.col(schema.INVIEW).list.len().fill_null(0) == 0),
-        ("null_id", pl.col(schema.INVIEW).list.drop_nulls().list.len() < pl.col(schema.INVIEW).list.len()),
+        ("null_id", pl.col(schema.INVIEW).list.contains(None)),
         ("negative_id", pl.col(schema.INVIEW).list.min() < 0),
         ("clicked_not_in_view", _unseen_clicks() > 0),
     ]
     judged = judge(complete(rows, schema.IMPRESSIONS), "impressions", rules)
-    kept = judged.kept.sort([*_IMPRESSION, SOURCE], maintain_order=True)
-    kept = kept.unique([c for c in kept.columns if c != SOURCE], keep="first", maintain_order=True)
+    kept = _without_repetitions(judged.kept.sort(_IMPRESSION, maintain_order=True))
     reused = pl.col(schema.IMPRESSION_ID).is_first_distinct().not_() & (pl.col(schema.IMPRESSION_ID) != 0)
     single = judge(kept, "impressions", [("duplicate_impression_id", reused)])
     held_back = pa.concat_tables([judged.held_back, single.held_back])
     return Canonical(single.kept, held_back, counted(len(rows), len(single.kept), len(held_back)))
+
+
+def _beside_an_equal(rows: pl.DataFrame, keys: Sequence[str]) -> np.ndarray:
+    """Mask (bool [rows]) of the rows that agree in all `keys` with the one before or after, in sorted rows."""
+    equal = rows.select(pl.all_horizontal([pl.col(k).eq_missing(pl.col(k).shift()) for k in keys])).to_series()
+    with_before = equal.to_numpy().copy()
+    with_before[:1] = False
+    return with_before | np.append(with_before[1:], False)
+
+
+def _first_of_each(rows: pl.DataFrame, keys: Sequence[str], order: Sequence[str]) -> pl.DataFrame:
+    """Of rows sorted by `keys` the first by `order` (nulls last) for each key."""
+    repeated = _beside_an_equal(rows, keys)
+    if not repeated.any():
+        return rows
+    some = rows.with_row_index(_ROW).filter(repeated).sort(order, nulls_last=True, maintain_order=True)
+    return _kept_of(rows, repeated, some.unique(keys, keep="first", maintain_order=True))
+
+
+def _without_repetitions(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of impressions in order the first of those that agree in everything but their source."""
+    repeated = _beside_an_equal(rows, _IMPRESSION)
+    if not repeated.any():
+        return rows
+    some = rows.with_row_index(_ROW).filter(repeated)
+    return _kept_of(rows, repeated, some.unique([c for c in rows.columns if c != SOURCE], keep="first"))
+
+
+def _kept_of(rows: pl.DataFrame, repeated: np.ndarray, first: pl.DataFrame) -> pl.DataFrame:
+    """`rows` without those `repeated`, but for the `first` ones, in order."""
+    kept = ~repeated
+    kept[first[_ROW].to_numpy()] = True
+    return rows.filter(pl.Series(kept))
 
 
 def _unseen_clicks() -> pl.Expr:
