@@ -5,6 +5,7 @@ here: what becomes of their rows (`ml.readers.rules`).
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import polars as pl
 import pyarrow as pa
@@ -16,6 +17,7 @@ _BITS: dict[type[pl.DataType], tuple[bool, int]] = {
 _SAFE = (pl.Boolean, pl.Null, pl.Date, pl.Datetime)
 
 
+@cache
 def polars_type(kind: pa.DataType) -> pl.DataType:
     """The Polars type of an Arrow type."""
     series = pl.from_arrow(pa.array([], kind))
