@@ -6,7 +6,8 @@ Ours is what a run does with these files: the cut into days with all checks, and
 clicks and impressions with all row rules, quarantine and removal of repetitions, everything written. The reference
 checks nothing: `scan_parquet(...).explode("article_ids_inview")`, streamed into one parquet file of the same
 compression; at the smaller size also collected into memory, where nothing is written. Each side runs in a process of
-its own, whose seconds of CPU and peak of resident memory are read: on a busy machine the former say more than the clock.
+its own, whose seconds of CPU and peak of resident memory are read: on a busy machine the former say more than the
+clock.
 """
 
 import json
@@ -43,7 +44,8 @@ _INVIEW = "article_ids_inview"
 
 
 def bench_ingestion(size: str = "quick") -> dict[str, Any]:
-    """Impressions a second, seconds of CPU and peak memory (MiB), ours and the reference, best of two runs each (one at `paper`).
+    """Impressions a second, seconds of CPU and peak memory (MiB), ours and the reference: the faster of two runs each,
+    the only one at `paper`.
 
     `size`: `quick` or `paper`; UsageError otherwise. Form: DESIGN, section 7.
     """
