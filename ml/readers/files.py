@@ -83,9 +83,7 @@ def inside(root: Path, path: Path) -> Path:
     try:
         within = path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"{printable(path)} cannot be followed ({one_line(error)}): put the file itself there"
-        ) from error
+        raise DataError(f"{printable(path)} leads nowhere ({one_line(error)}): put the file itself there") from error
     if not within:
         raise DataError(f"{printable(path)} leads outside the data root {printable(root)}: copy the file into the root")
     return path
@@ -113,7 +111,7 @@ def files_below(root: Path, patterns: Sequence[str]) -> list[Path]:
         for folder in folders:
             if (Path(place) / folder).is_symlink():
                 inside(root, Path(place) / folder)
-        found += [Path(place) / n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns)]
+        found += [Path(place) / n for n in (*names, *folders) if any(fnmatchcase(n, p) for p in patterns)]
     return sorted(found)
 
 
@@ -202,10 +200,8 @@ def _opened(path: Path) -> pq.ParquetFile:
 def _refuse_damage(path: Path, damage: pa.Array | None) -> None:
     """Raises DataError about the first row that has a reason."""
     if damage is not None and damage.null_count < len(damage):
-        reason = damage.drop_null()[0].as_py()
-        raise DataError(
-            f"{printable(path)}: {damage.is_valid().sum().as_py()} rows, the first with {reason}: mend them"
-        )
+        reason, count = damage.drop_null()[0].as_py(), len(damage) - damage.null_count
+        raise DataError(f"{printable(path)} has {count} rows with cells like {reason}: mend or remove them")
 
 
 def as_frame(table: pa.Table) -> pl.DataFrame:
@@ -250,17 +246,21 @@ def unreadable(path: Path, error: BaseException) -> DataError:
 def one_line(said: object, most: int = 300) -> str:
     """The first line of what an error, type or name says, printable, at most `most` characters."""
     lines = str(said).strip().splitlines()
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in (lines[0] if lines else type(said).__name__))
+    text = _escaped(lines[0] if lines else type(said).__name__)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def listed(names: Iterable[str]) -> str:
     """Column names in one printable line; of more than twenty the first ones."""
     known = list(names)
-    text = ", ".join(one_line(n, 60) for n in known[:20])
+    text = ", ".join(_escaped(n[:60]) for n in known[:20])
     return text if len(known) <= 20 else f"{text} and {len(known) - 20} more"
 
 
 def printable(path: Path) -> str:
     """A path as one printable line: a name may hold any byte."""
-    return one_line(path, 4096)
+    return _escaped(str(path))

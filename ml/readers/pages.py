@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 PAGE_BYTES = 256 << 20
 """Largest page (uncompressed) that is read; writers cut pages at about 1 MiB, a cell of 100 MB makes one of 100 MB."""
 
-EXPANSION = 64
-"""Values that a file may hold for each of its bytes, beyond the first million."""
+EXPANSION = 8
+"""Values that a column of a file may hold for each byte of the file, beyond the first million. Ids in lists take about
+a byte each, rows of a log ten and more."""
 
 BATCH_BYTES = 64 << 20
 """Decoded bytes that one batch of rows may take by the measure of its pages."""

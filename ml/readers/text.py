@@ -22,7 +22,7 @@ LINE_BYTES = 1 << 20
 
 _BLOCK = 4 << 20
 _SAMPLE = 200
-_DECODED_FLOOR = 256 << 20
+_DECODED_FLOOR = 128 << 20
 _DECODED = 100
 _REASON, _LINE = "reason", "line"
 _BAD = {_REASON: pl.String, _LINE: pl.String}

@@ -45,7 +45,8 @@ def chunks(footer: Footer) -> list[Footer]:
     return found
 
 
-def _set(fields: Footer, number: int, value: Any) -> None:
+def put(fields: Footer, number: int, value: Any) -> None:
+    """Changes a field, if it is there."""
     found = field(fields, number)
     if found is not None:
         found.value = value
@@ -58,10 +59,10 @@ def rows(data: bytes, rng: np.random.Generator) -> bytes:
 
     def change(footer: Footer) -> None:
         if which != 0:
-            _set(footer, _ROWS, number * (len(groups(footer)) if which == 2 else 1))
+            put(footer, _ROWS, number * (len(groups(footer)) if which == 2 else 1))
         if which != 1:
             for group in groups(footer):
-                _set(group, _GROUP_ROWS, number)
+                put(group, _GROUP_ROWS, number)
 
     return relied(data, change)
 
@@ -71,15 +72,16 @@ def everything_fewer(data: bytes, rng: np.random.Generator) -> bytes:
 
     def change(footer: Footer) -> None:
         for group in groups(footer):
-            before = field(group, _GROUP_ROWS)
-            fewer = max(0, (before.value if before else 1) - 1)
-            _set(group, _GROUP_ROWS, fewer)
+            found = field(group, _GROUP_ROWS)
+            before = found.value if found is not None else 0
+            fewer = max(0, before - 1)
+            put(group, _GROUP_ROWS, fewer)
             for chunk in chunks([Field(_GROUPS, 9, Items(12, [group]))]):
                 values = field(chunk, _VALUES)
-                if values is not None and before is not None and values.value == before.value:
+                if values is not None and values.value == before:
                     values.value = fewer
         kept = [field(g, _GROUP_ROWS) for g in groups(footer)]
-        _set(footer, _ROWS, sum(f.value for f in kept if f is not None))
+        put(footer, _ROWS, sum(f.value for f in kept if f is not None))
 
     return relied(data, change)
 
@@ -92,7 +94,7 @@ def sizes(data: bytes, rng: np.random.Generator) -> bytes:
     def change(footer: Footer) -> None:
         found = chunks(footer)
         if found:
-            _set(found[int(rng.integers(len(found)))], where, number)
+            put(found[int(rng.integers(len(found)))], where, number)
 
     return relied(data, change)
 
@@ -107,9 +109,9 @@ def statistics(data: bytes, rng: np.random.Generator) -> bytes:
                 chunk.append(Field(_STATISTICS, 12, [Field(_NULLS, I64, 10**9)]))
                 chunk.sort(key=lambda f: f.number)
                 continue
-            _set(found.value, _NULLS, int(rng.choice([0, 10**9, -1])))
+            put(found.value, _NULLS, int(rng.choice([0, 10**9, -1])))
             for bound in (_MAX, _MIN):
-                _set(found.value, bound, b"\xff" * 8)
+                put(found.value, bound, b"\xff" * 8)
 
     return relied(data, change)
 
@@ -126,7 +128,7 @@ def page_sizes(data: bytes, rng: np.random.Generator, size: int = 2**31 - 1) -> 
     chosen = with_pages[int(rng.integers(len(with_pages)))]
     chunk, at = found[chosen], min(places[chosen])
     header, end = read_struct(data, at)
-    _set(header, 2, size)
+    put(header, 2, size)
     written = write_struct(header)
     grown = len(written) - (end - at)
     for other in found:
@@ -134,7 +136,7 @@ def page_sizes(data: bytes, rng: np.random.Generator, size: int = 2**31 - 1) -> 
             place = field(other, n)
             if place is not None and place.value > at:
                 place.value += grown
-    _set(chunk, _COMPRESSED, (field(chunk, _COMPRESSED) or Field(0, 0, 0)).value + grown)
+    put(chunk, _COMPRESSED, (field(chunk, _COMPRESSED) or Field(0, 0, 0)).value + grown)
     tail = write_struct(footer)
     body = data[:at] + written + data[end : -8 - length]
     return body + tail + struct.pack("<I", len(tail)) + b"PAR1"
