@@ -384,7 +384,7 @@ def _statements() -> list[str]:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="popularity, retrieval or globo_baselines")],
+    name: Annotated[str, typer.Argument(help="popularity, retrieval, ingestion or globo_baselines")],
     size: Annotated[str, typer.Option(help="quick or paper")] = "quick",
     data_root: RootOption = None,
     as_json: JsonOption = False,

@@ -12,6 +12,7 @@ Rules of this layout:
 - Clicks before an article's listed publication are kept: its first appearance then stands in for publication.
 """
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
 from ml.readers.ebnerd_days import UNLISTED, split_bundle, unlisted_on
-from ml.readers.files import frame, inside
+from ml.readers.files import files_below, frame, printable, regular
 from ml.readers.rules import SOURCE, milliseconds
 
 SPLITS = ("train", "validation", "test")
@@ -46,17 +47,15 @@ class EbnerdReader(Reader):
 
     def sources(self, root: Path) -> list[Path]:
         logs = [root / split / f"{name}.parquet" for split in SPLITS for name in ("behaviors", "history")]
-        found = [p for p in logs if p.is_file()]
+        found = [p for p in logs if regular(root, p)]
         if not found:
             raise DataError(
-                f"{root} has none of {{train,validation,test}}/{{behaviors,history}}.parquet: "
+                f"{printable(root)} has none of {{train,validation,test}}/{{behaviors,history}}.parquet: "
                 "point the data root at the folder that holds train/"
             )
         articles = root / "articles.parquet"
-        found += [articles] if articles.is_file() else []
-        names = [name for names in ARTIFACTS.values() for name in names]
-        found += sorted({p for name in names for p in _artifacts(root, name)})
-        return [inside(root, p) for p in found]
+        found += [articles] if regular(root, articles) else []
+        return found + _artifacts(root, [name for names in ARTIFACTS.values() for name in names])
 
     def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
         return split_bundle(self.sources(root), root, dataset, out, progress)
@@ -87,16 +86,16 @@ class EbnerdReader(Reader):
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for family, names in ARTIFACTS.items():
-            paths = [p for name in names for p in _artifacts(root, name)]
+            paths = [p for name in names for p in _artifacts(root, [name])]
             if paths:
-                found[family] = inside(root, paths[0])
+                found[family] = paths[0]
         return found
 
 
-def _artifacts(root: Path, name: str) -> list[Path]:
-    """Artifact files called `name`, in order; what lies in the landing folder is not the bundle's."""
-    found = sorted(p for p in root.glob(f"**/{name}*.parquet") if p.is_file())
-    return [p for p in found if p.relative_to(root).parts[0] != "landing"]
+def _artifacts(root: Path, names: Sequence[str]) -> list[Path]:
+    """Artifact files called by any of `names`, in order; what lies in the landing folder is not the bundle's."""
+    found = files_below(root, [f"{name}*.parquet" for name in names])
+    return [p for p in found if p.relative_to(root).parts[0] != "landing" and regular(root, p)]
 
 
 def _optional(path: Path) -> pl.DataFrame | None:
@@ -108,9 +107,8 @@ def _clicks_of(behaviors: pl.DataFrame | None, history: pl.DataFrame | None) -> 
     """All clicks of a raw day in canonical columns."""
     parts = [canonical.empty(schema.CLICKS)]
     if behaviors is not None and "article_ids_clicked" in behaviors.columns:
-        clicked = behaviors.with_columns(pl.col("article_ids_clicked").cast(_IDS))
-        clicked = clicked.filter(pl.col("article_ids_clicked").list.len() > 0)
-        impression = pl.col("impression_id").cast(pl.Int64, strict=False)
+        clicked = behaviors.filter(pl.col("article_ids_clicked").list.len() > 0)
+        impression = pl.col("impression_id")
         rows = clicked.select(
             pl.col("user_id"),
             pl.col("article_ids_clicked").alias(schema.ARTICLE_ID),
@@ -134,13 +132,13 @@ def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:
     """All impressions of a raw day in canonical columns; `clicked` is empty where nothing is published."""
     if behaviors is None:
         return canonical.empty(schema.IMPRESSIONS)
-    clicked = pl.col("article_ids_clicked") if "article_ids_clicked" in behaviors.columns else pl.lit(None)
+    clicked = pl.col("article_ids_clicked") if "article_ids_clicked" in behaviors.columns else pl.lit(None, dtype=_IDS)
     rows = behaviors.select(
         pl.col("impression_id"),
         pl.col("user_id"),
         milliseconds("impression_time").alias(schema.CLICK_TIME),
         pl.col("article_ids_inview").alias(schema.INVIEW),
-        clicked.cast(_IDS).fill_null(pl.lit([], dtype=_IDS)).alias(schema.CLICKED),
+        clicked.fill_null(pl.lit([], dtype=_IDS)).alias(schema.CLICKED),
         pl.col("session_id").alias(schema.SESSION_ID),
         pl.col("device_type").alias("device"),
         pl.col("is_subscriber").alias("subscriber"),
