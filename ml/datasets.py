@@ -13,7 +13,8 @@ from ml.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A click log: `first_day`..`last_day` are the days its partitions cover (as-of days go one further)."""
+    """A click log: `first_day`..`last_day` are the days its partitions cover (as-of days go one further). `text`: the
+    text families that are encoded unless a run asks for others."""
 
     name: str
     reader: str
@@ -24,6 +25,7 @@ class Dataset:
     has_text: bool
     synthetic: bool
     note: str = ""
+    text: tuple[str, ...] = ("body",)
 
     @property
     def days(self) -> list[date]:
@@ -46,6 +48,13 @@ DATASETS = {
             date(2017, 10, 1), date(2017, 10, 17), False, False, False,
             "The last click of most sessions carries an invented time, exactly 30 s after the click before it: "
             "time since the last click is no feature here.",
+        ),
+        Dataset(
+            "mind", "mind", DayClock(offset_hours=0, timezone="UTC"),
+            date(2019, 11, 9), date(2019, 11, 22), True, True, False,
+            "Histories of this log have no times and are not used as clicks: what is known of a reader is what was "
+            "clicked in the log's own days. Times are kept as they stand in the files.",
+            text=("title",),
         ),
     )
 }  # fmt: skip

@@ -188,7 +188,8 @@ def predict(
     """Writes `cases.parquet`, `top.parquet`, `inview.parquet` and `span.json` (returned) to the folder `out`.
 
     `span`: [start, end) of the test clicks in ms. `budget`: whole minutes are drawn until they hold that many cases;
-    None takes all. In view: all impressions of these minutes, or of the whole span without budget, that have a click.
+    None takes all. In view: all impressions of these minutes that have a click; of the whole span where the budget holds
+    every case.
     `progress(done, total)` is told after each minute.
     """
     everything = targets_of(asof, span)
@@ -197,7 +198,8 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(_cases_table(asof, chosen), out / "cases.parquet")
     _write_top(asof, model, chosen, out / "top.parquet", progress)
-    impressions = _impressions(asof, span, None if budget is None else minutes)
+    whole = len(chosen) == len(everything)
+    impressions = _impressions(asof, span, None if whole else minutes)
     _write_in_view(asof, model, impressions, out / "inview.parquet")
     in_span = (asof.clicks.time >= span[0]) & (asof.clicks.time < span[1])
     last = int(chosen.cases.time[-1]) if len(chosen) else span[1] - 1

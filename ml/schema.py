@@ -38,6 +38,7 @@ ARTICLES = pa.schema(
         pa.field("body", pa.string()),
         pa.field("category_id", pa.int32()),
         pa.field("category", pa.string()),
+        pa.field("subcategory", pa.string()),
         pa.field("premium", pa.bool_()),
         pa.field("sentiment_score", pa.float32()),
     ]

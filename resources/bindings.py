@@ -52,7 +52,9 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     seed: int = Field(default=1, description="seed of training and of the sample of test minutes")
     recipe: str = Field(default="snert_quick", description="recipe of the trained model: snert_quick or snert_thesis")
     models: list[str] = Field(default=list(DEFAULT_MODELS), description="models of the report")
-    text_families: list[str] = Field(default=["body"], description="content families to encode: body, title, image")
+    text_families: list[str] = Field(
+        default=[], description="content families to encode: body, title, image; none: the dataset's own choice"
+    )
 
     @property
     def budget(self) -> int:

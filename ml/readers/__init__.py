@@ -8,8 +8,9 @@ from ml.errors import UsageError
 from ml.readers.base import DayTables, Progress, Reader
 from ml.readers.ebnerd import EbnerdReader
 from ml.readers.globo import GloboReader
+from ml.readers.mind import MindReader
 
-READERS: dict[str, Reader] = {"ebnerd": EbnerdReader(), "globo": GloboReader()}
+READERS: dict[str, Reader] = {"ebnerd": EbnerdReader(), "globo": GloboReader(), "mind": MindReader()}
 
 
 def reader(name: str) -> Reader:

@@ -151,4 +151,4 @@ def _articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -
         pl.col("category").alias("category_id"),
         pl.col("category_str").alias("category_name"),
     )
-    return canonical.complete(rows.drop("category").rename({"category_name": "category"}), schema.ARTICLES)
+    return canonical.complete(rows.drop("category", "subcategory", strict=False).rename({"category_name": "category"}), schema.ARTICLES)
