@@ -81,8 +81,8 @@ class FeatureSpec(BaseModel):
 def resolve_families(recipe: Recipe, asof: AsOf) -> tuple[Family, ...]:
     """The recipe's families as far as the data has them.
 
-    `auto` becomes `body` where there are body vectors, else `title`, else `coclick`, else nothing; `meta` goes where every article's
-    metadata is unknown. A content family asked for by name must exist: DataError otherwise.
+    `auto` becomes `body` where there are body vectors, else `title`, else `coclick`, else nothing; `meta` goes where
+    every article's metadata is unknown. A content family asked for by name must exist: DataError otherwise.
     """
     families: list[Family] = []
     for family in recipe.families:

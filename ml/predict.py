@@ -188,8 +188,8 @@ def predict(
     """Writes `cases.parquet`, `top.parquet`, `inview.parquet` and `span.json` (returned) to the folder `out`.
 
     `span`: [start, end) of the test clicks in ms. `budget`: whole minutes are drawn until they hold that many cases;
-    None takes all. In view: all impressions of these minutes that have a click; of the whole span where the budget holds
-    every case.
+    None takes all. In view: all impressions of these minutes that have a click; of the whole span where the budget
+    holds every case.
     `progress(done, total)` is told after each minute.
     """
     everything = targets_of(asof, span)

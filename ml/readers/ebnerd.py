@@ -67,7 +67,7 @@ class EbnerdReader(Reader):
         listed = _optional(raw_day / "articles.parquet")
         known = _optional(raw_day / UNLISTED)
         only_seen = seen if known is None else seen.join(known, on=schema.ARTICLE_ID, how="semi", maintain_order="left")
-        articles = canonical.articles(_articles_of(listed, seen, end), only_seen, end)
+        articles = canonical.articles(articles_of(listed, seen, end), only_seen, end)
         return DayTables(
             articles=canonical.conform(articles.rows, schema.ARTICLES),
             clicks=canonical.conform(clicks.rows, schema.CLICKS),
@@ -135,9 +135,9 @@ def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:
     return canonical.complete(rows, schema.IMPRESSIONS)
 
 
-def _articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -> pl.DataFrame:
-    """The raw day's articles in canonical columns. For one that appears before its listed publication, or has none,
-    the first appearance stands in."""
+def articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -> pl.DataFrame:
+    """The raw day's articles (columns of EB-NeRD) in canonical columns. For one that appears before its listed
+    publication, or has none, the first appearance stands in."""
     if listed is None:
         return canonical.empty(schema.ARTICLES)
     first = seen.select(schema.ARTICLE_ID, pl.col(schema.PUBLISHED).alias("__seen"))
@@ -151,4 +151,5 @@ def _articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -
         pl.col("category").alias("category_id"),
         pl.col("category_str").alias("category_name"),
     )
-    return canonical.complete(rows.drop("category", "subcategory", strict=False).rename({"category_name": "category"}), schema.ARTICLES)
+    codes = ["subcategory"] if rows.schema.get("subcategory", pl.String()) != pl.String() else []
+    return canonical.complete(rows.drop("category", *codes).rename({"category_name": "category"}), schema.ARTICLES)

@@ -1,6 +1,7 @@
 """MIND, the Microsoft News log: `{train,dev,test}/{behaviors,news}.tsv`, or the two files alone.
 
-Belongs here: this layout and its rules. Does not belong here: rules that hold for every layout (`ml.readers.canonical`).
+Belongs here: this layout and its rules. Does not belong here: rules that hold for every layout
+(`ml.readers.canonical`).
 
 Rules of this layout (Wu et al. 2020, MIND):
 
@@ -27,6 +28,7 @@ from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
 from ml.readers.files import frame, inside
 from ml.readers.lines import numbered_lines
+from ml.readers.placing import APPEARS, Appearances
 from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days
 from ml.readers.spill import DaySpill, Spill
 
@@ -82,7 +84,7 @@ class MindReader(Reader):
         out.mkdir(parents=True, exist_ok=True)
         with Spill(out / "quarantine.parquet", schema.QUARANTINE) as held_back:
             with DaySpill(out, "impressions", _SHOWN) as spill:
-                seen: dict[date, set[int]] = {}
+                seen = Appearances()
                 for path in (p for p in sources if p.name == "behaviors.tsv"):
                     _tell(progress, path, root)
                     _split_log(path, root, dataset, spill, held_back, seen)
@@ -149,9 +151,7 @@ def _number(column: str, letter: str = "") -> pl.Expr:
     return pl.col(column).str.extract(rf"^{letter}([0-9]+)$", 1).cast(pl.Int64, strict=False)
 
 
-def _split_log(
-    path: Path, root: Path, dataset: Dataset, spill: DaySpill, held_back: Spill, seen: dict[date, set[int]]
-) -> None:
+def _split_log(path: Path, root: Path, dataset: Dataset, spill: DaySpill, held_back: Spill, seen: Appearances) -> None:
     """Streams a behaviors file into days; `seen` gathers the articles of each."""
     step = 0 if path.parent == root else ID_STEP * (FOLDERS.index(path.parent.name) - 1)
     tokens = pl.col("impressions").str.strip_chars().str.split(" ")
@@ -171,10 +171,11 @@ def _split_log(
             pl.when(labels > 0).then(tokens.list.eval(chosen.cast(pl.Int64, strict=False))).alias("__clicked"),
             labels.is_between(1, tokens.list.len() - 1).alias("__mixed"),
         ).with_columns(day_of(milliseconds("__time"), dataset.clock).alias(_DAY))
+        inview = pl.col("__inview").list
         rules: list[Rule] = [
             ("unparsable_id", pl.any_horizontal(pl.col("__impression", "__user").is_null())),
             ("unparsable_time", pl.col("__time").is_null()),
-            ("unparsable_candidates", pl.col("__mixed") | (pl.col("__inview").list.drop_nulls().list.len() < pl.col("__inview").list.len())),
+            ("unparsable_candidates", pl.col("__mixed") | (inview.drop_nulls().list.len() < inview.len())),
             *outside_days(_DAY, dataset),
         ]  # fmt: skip
         judged = judge(parsed, "impressions", rules)
@@ -189,38 +190,32 @@ def _split_log(
             pl.col(SOURCE),
             pl.col(_DAY),
         )
-        for (day,), part in rows.partition_by(_DAY, as_dict=True).items():
-            seen.setdefault(day, set()).update(part["inview"].explode().drop_nulls().unique().to_list())
+        seen.note(rows, _DAY, ["inview"])
         spill.append(rows, _DAY)
 
 
-def _split_news(
-    paths: Sequence[Path], root: Path, out: Path, held_back: Spill, seen: dict[date, set[int]]
-) -> None:
+def _split_news(paths: Sequence[Path], root: Path, out: Path, held_back: Spill, seen: Appearances) -> None:
     """Writes the news of each day's articles to `out/<day>/articles.parquet`; of rows with one id the first is kept.
     Category codes are ranks of the category's name among those of all files."""
     names = {c for p in paths for piece in _cells(p, root, _NEWS) for c in piece["category"].drop_nulls().unique()}
     codes = pl.DataFrame({"category": sorted(names)}, schema={"category": pl.String}).with_row_index("category_id")
-    days = pl.DataFrame(
-        {_DAY: sorted(seen), "__article": [sorted(seen[d]) for d in sorted(seen)]},
-        schema={_DAY: pl.Date, "__article": pl.List(pl.Int64)},
-    ).explode("__article")
+    days = seen.table(_DAY)
     known: dict[int, int] = {}
     with DaySpill(out, "articles", _ARTICLES) as spill:
         for path in paths:
             for text in _cells(path, root, _NEWS):
-                parsed = text.with_columns(_number("article_id", "N").alias("__article"))
-                rules = [*_PROBLEMS, ("unparsable_id", pl.col("__article").is_null())]
+                parsed = text.with_columns(_number("article_id", "N").alias(APPEARS))
+                rules = [*_PROBLEMS, ("unparsable_id", pl.col(APPEARS).is_null())]
                 judged = judge(parsed, "articles", rules)
                 held_back.append(judged.held_back)
                 rows = _first_of_each(judged.kept, known, held_back)
-                absent = rows.join(days, on="__article", how="anti", maintain_order="left")
+                absent = rows.join(days, on=APPEARS, how="anti", maintain_order="left")
                 held_back.append(judge(absent, "articles", [("never_shown", pl.lit(True))]).held_back)
-                placed = rows.join(days, on="__article", how="inner", maintain_order="left")
+                placed = rows.join(days, on=APPEARS, how="inner", maintain_order="left")
                 placed = placed.join(codes, on="category", how="left", maintain_order="left")
                 spill.append(
                     placed.select(
-                        pl.col("__article").alias("article_id"),
+                        pl.col(APPEARS).alias("article_id"),
                         *(_filled(c) for c in ("category", "subcategory", "title")),
                         _filled("abstract").alias("subtitle"),
                         pl.col("category_id").cast(pl.Int32),
@@ -241,7 +236,7 @@ def _first_of_each(rows: pl.DataFrame, known: dict[int, int], held_back: Spill) 
     they repeat it exactly."""
     content = rows.select(_NEWS).hash_rows(seed=0)
     verdict = []
-    for article, row in zip(rows["__article"], content, strict=True):
+    for article, row in zip(rows[APPEARS], content, strict=True):
         verdict.append("" if article not in known else "repeated" if known[article] == row else "differs")
         known.setdefault(article, row)
     marked = rows.with_columns(pl.Series("__verdict", verdict, dtype=pl.String))
