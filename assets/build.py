@@ -90,7 +90,7 @@ def key_of(
     stage: Stage, dataset: Dataset, model: str | None, settings: RunSettings, tools: Tools, inputs: Iterable[Version]
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """Recipe key, recipe and code digests of one partition, given its inputs."""
-    recipe = stage.recipe(dataset, settings, tools, model)
+    recipe = {**stage.recipe(dataset, settings, tools, model), **dataset.facts}
     if stage.table:
         recipe = {**recipe, "rules": suite_digest(stage.table)}
     code = {module: source_digest([module]) for module in stage.modules}

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from ml.datasets import OWN
 from ml.errors import UsageError
+from ml.own_log import read_log_file
 from resources.engine import Engine
 from resources.gpu import Device
 from resources.lake import Lake
@@ -104,6 +106,8 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
         run, but loaded weights and open stores outlive a run."""
         name = self.dataset or os.environ.get("NEWSREC_DATASET", "")
         root = self.data_root or os.environ.get("NEWSREC_DATA_ROOT", "")
+        if name == OWN and root:
+            name = read_log_file(Path(root)).name
         return _make_tools(
             Path(self.lake) if self.lake else lake_root(),
             (name, Path(root)) if name and root else None,

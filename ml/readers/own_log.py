@@ -165,7 +165,7 @@ def _converted(batch: pa.Table, columns: Sequence[contract.Column], zone: str) -
         if c.kind in ("integer", "number", "list of integers")
     ]
     whole = plain.with_columns(*shown, *beside, *wrong).with_columns(typed)
-    return whole.select([c.name for c in columns], pl.col("^__.*$"))
+    return whole.select(pl.col([c.name for c in columns]), pl.col("^__.*$"))
 
 
 def _said(times: pa.ChunkedArray, ms: pl.Series) -> pl.Series:
