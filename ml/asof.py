@@ -240,6 +240,7 @@ def _impressions_before(shown: Impressions, time_ms: int) -> Impressions:
         shown.offsets[: n + 1],
         shown.article[:stop],
         shown.clicked[:stop],
+        shown.synthetic,
     )
 
 

@@ -104,6 +104,8 @@ def declared_dataset(root: Path) -> Dataset:
             f"{root}: clicks, column time: days from {first} to {last}, {(last - first).days + 1:,} days of at most "
             f"{MOST_DAYS:,}: is a clock off? Name first_day and last_day in {LOG_FILE}; rows outside go to quarantine"
         )
+    if said.inview is not None and table_files(root, "impressions"):
+        raise DataError(f"{root / LOG_FILE}: inview asks for synthetic lists, but the log has impressions: remove one")
     text = _text(root)
     return Dataset(
         name=said.name,

@@ -63,6 +63,7 @@ IN_VIEW = pa.schema(
         pa.field("articles", pa.list_(pa.int64()), nullable=False),
         pa.field("clicked", pa.list_(pa.bool_()), nullable=False),
         pa.field("scores", pa.list_(pa.float32()), nullable=False),
+        pa.field(schema.SYNTHETIC, pa.string()),
     ]
 )
 _CELLS = 8_000_000
@@ -215,6 +216,7 @@ def predict(
         "n_cases": len(chosen),
         "n_cases_total": len(everything),
         "n_impressions": len(impressions),
+        schema.SYNTHETIC: asof.impressions.synthetic,
         "catalogue_available": int(asof.available(np.array([last]))[0]),
     }
     (out / "span.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -312,6 +314,7 @@ def _write_in_view(asof: AsOf, model: Model, index: np.ndarray, path: Path) -> N
                 _list_array(offsets, ids),
                 _list_array(offsets, shown.clicked[where]),
                 _list_array(offsets, score_candidates(asof, model, cases, offsets, rows)),
+                pa.array([shown.synthetic or None] * len(part), pa.string()),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=IN_VIEW))
 

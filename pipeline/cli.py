@@ -107,6 +107,10 @@ def run(
     recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
     seed: Annotated[int, typer.Option(min=0)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    inview: Annotated[
+        str, typer.Option(help="synthesise in-view lists for a click-only log: popularity or uniform")
+    ] = "",
+    inview_length: Annotated[int, typer.Option(help="articles in a synthesised list")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="say what would run and why; run nothing")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -117,8 +121,10 @@ def run(
 
     dataset = _dataset(dataset, data_root)
     toolbox = _toolbox(dataset, data_root, device)
-    settings = _settings(split, models, profile=profile, recipe=recipe, seed=seed)
+    lists = {"inview": inview, "inview_length": inview_length}
+    settings = _settings(split, models, profile=profile, recipe=recipe, seed=seed, **lists)
     known = known_dataset(dataset)
+    settings.inview_of(known)
     day = as_of_day(known, settings, toolbox, parse_day(as_of))
     goals = report_goals(day, settings)
     if explain:

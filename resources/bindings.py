@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from ml.datasets import OWN
+from ml.datasets import OWN, Dataset, SyntheticInView
 from ml.errors import UsageError
 from ml.own_log import read_log_file
 from resources.engine import Engine
@@ -57,6 +57,24 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     text_families: list[str] = Field(
         default=[], description="content families to encode: body, title, image; none: the dataset's own choice"
     )
+
+    inview: str = Field(default="", description="in-view lists to synthesise for a click-only log: popularity, uniform")
+    inview_length: int = Field(default=10, description="articles in a synthesised list")
+    inview_seed: int = Field(default=1, description="seed of synthesised lists")
+
+    def inview_of(self, dataset: Dataset) -> SyntheticInView | None:
+        """The in-view lists that this run, or else the log itself, wants synthesised. Raises UsageError for a log that
+        has lists, and for an unknown choice."""
+        if not self.inview:
+            return dataset.inview
+        if dataset.has_impressions:
+            raise UsageError(f"{dataset.name} brings in-view lists along: leave --inview out")
+        try:
+            fields = {"synthesise": self.inview, "length": self.inview_length, "seed": self.inview_seed}
+            return SyntheticInView.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(f"in-view lists, {first['loc'][0]} {first['input']!r}: {first['msg']}") from error
 
     @property
     def budget(self) -> int:

@@ -22,7 +22,9 @@ def learn(name: str, root: Path | None, lake: Path) -> Dataset:
     """The dataset called `name`, known to this process from then on.
 
     One that the system does not bring along is read from the `log.toml` in `root`, else in the folder that the
-    environment names for it, else from what the lake remembers of its last run. `own` is the log in that folder, whatever its name. Raises UsageError or DataError."""
+    environment names for it, else from what the lake remembers of its last run. `own` is the log in that folder,
+    whatever its name. Raises UsageError or DataError.
+    """
     if name in DATASETS:
         return DATASETS[name]
     root = root or _configured_root(name)
