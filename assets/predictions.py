@@ -38,7 +38,7 @@ def _compute(work: Work) -> Summary:
     return Summary(
         rows={"cases.parquet": figures["n_cases"], "inview.parquet": figures["n_impressions"]},
         metrics={k: float(v) for k, v in figures.items()},
-        metadata=figures | {SYNTHETIC: made for made in [span_facts[SYNTHETIC]] if made},
+        metadata=figures | ({SYNTHETIC: span_facts[SYNTHETIC]} if span_facts[SYNTHETIC] else {}),
     )
 
 

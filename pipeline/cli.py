@@ -227,6 +227,24 @@ def recommend(
 
 
 @app.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the log")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="whose contract; default: as the folder looks")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check a log against its dataset's contract; nothing is written. Exit 0: clean, 2: breaches."""
+    from pipeline.validate import render, report_on
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
+    report = report_on(folder.resolve(), dataset, say)
+    print(json.dumps(report.to_json(), indent=1) if as_json else render(report))
+    return 0 if report.clean else 2
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="folder to write")],
     size: Annotated[str, typer.Option(help="tiny, demo, small or large")] = "demo",

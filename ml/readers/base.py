@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ml.datasets import Dataset
 from ml.readers.artifacts import vectors_of
+from ml.readers.breaches import Breach, first_error
 
 Progress = Callable[[str], None]
 Counts = dict[str, dict[str, int]]
@@ -35,7 +37,11 @@ class DayTables:
 
 
 class Reader(ABC):
-    """A source layout: which files it has, how they fall into days, how a raw day becomes canonical tables."""
+    """A source layout: which files it has, how they fall into days, how a raw day becomes canonical tables.
+
+    `expected`: reasons for which published files of the layout are known to lose rows."""
+
+    expected: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def sources(self, root: Path) -> list[Path]:
@@ -53,6 +59,10 @@ class Reader(ABC):
     @abstractmethod
     def tables(self, raw_day: Path, dataset: Dataset, day: date) -> DayTables:
         """Canonical tables of `day` from its raw folder. Raises DataError when a file is missing or damaged."""
+
+    def breaches(self, root: Path) -> list[Breach]:
+        """All that is wrong with files, columns and types, where `sources` and `split` would stop at the first."""
+        return first_error(lambda: self.sources(root), root)
 
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         """Published article vectors by family ("body", "image"); empty where the layout has none."""

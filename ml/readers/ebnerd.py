@@ -22,7 +22,8 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.ebnerd_days import UNLISTED, split_bundle
+from ml.readers.breaches import Breach, parquet_breaches
+from ml.readers.ebnerd_days import REMEDY, UNLISTED, columns_of, split_bundle
 from ml.readers.files import frame, inside
 from ml.readers.rules import SOURCE, milliseconds
 
@@ -38,6 +39,8 @@ _FIRST_SEEN = "published_is_first_seen"
 
 class EbnerdReader(Reader):
     """Reads the EB-NeRD layout (also of simulated bundles)."""
+
+    expected = frozenset({"after_log_end"})
 
     def sources(self, root: Path) -> list[Path]:
         logs = [root / split / f"{name}.parquet" for split in SPLITS for name in ("behaviors", "history")]
@@ -75,6 +78,11 @@ class EbnerdReader(Reader):
             quarantine=canonical.quarantined([articles, clicks, impressions]),
             counts={"articles": articles.counts, "clicks": clicks.counts, "impressions": impressions.counts},
         )
+
+    def breaches(self, root: Path) -> list[Breach]:
+        refused = super().breaches(root)
+        files = [] if refused else [p for p in self.sources(root) if p.suffix == ".parquet" and columns_of(p)]
+        return refused + [b for p in files for b in parquet_breaches(p, root, columns_of(p), {}, REMEDY)[0]]
 
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}

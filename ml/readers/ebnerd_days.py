@@ -82,7 +82,7 @@ _HISTORY_ROWS = pa.schema(
         (SOURCE, pa.string()),
     ]
 )
-_REMEDY = "use the file of the published bundle, or write it with the published columns and types"
+REMEDY = "use the file of the published bundle, or write it with the published columns and types"
 _DAY = "__day"
 _PLACED = "__placed"
 _ID_LISTS = ("article_ids_inview", "article_ids_clicked")
@@ -127,9 +127,9 @@ def split_bundle(
     )
     columns = _behaviors_schema(behaviors)
     for path in histories:
-        parquet_schema(path, _HISTORY, _REMEDY)
+        parquet_schema(path, _HISTORY, REMEDY)
     for path in articles:
-        parquet_schema(path, _ARTICLES, _REMEDY)
+        parquet_schema(path, _ARTICLES, REMEDY)
     out.mkdir(parents=True, exist_ok=True)
     with Spill(out / "quarantine.parquet", schema.QUARANTINE) as held_back:
         bundle = _Bundle(root, dataset, out, held_back, progress)
@@ -150,17 +150,24 @@ def split_bundle(
     return days
 
 
+def columns_of(path: Path) -> dict[str, Kind]:
+    """The columns that a file of the bundle must have, by its name; none for artifacts."""
+    hidden = path.parent.name == "test"
+    return {"behaviors": _SHOWN if hidden else _SHOWN | _CLICKED, "history": _HISTORY, "articles": _ARTICLES}.get(
+        path.stem, {}
+    )
+
+
 def _behaviors_schema(paths: Sequence[Path]) -> pa.Schema:
     """All columns of the behaviors files, and `source`. Raises DataError for missing columns and clashing types."""
     columns = pa.schema([])
     for path in paths:
-        wanted = _SHOWN if path.parent.name == "test" else _SHOWN | _CLICKED
-        found = parquet_schema(path, wanted, _REMEDY).remove_metadata()
+        found = parquet_schema(path, columns_of(path), REMEDY).remove_metadata()
         try:
             columns = pa.unify_schemas([columns, found], promote_options="permissive")
         except pa.ArrowInvalid as error:
             raise DataError(
-                f"{path}: a column has another type than in the split before ({error}): {_REMEDY}"
+                f"{path}: a column has another type than in the split before ({error}): {REMEDY}"
             ) from error
     return columns.append(pa.field(SOURCE, pa.string()))
 

@@ -61,6 +61,8 @@ _DAY = "__day"
 class GloboReader(Reader):
     """Reads the Globo.com layout."""
 
+    expected = frozenset({"after_log_end", "outside_days"})
+
     def sources(self, root: Path) -> list[Path]:
         hours = sorted([*root.glob("clicks/clicks_hour_*.csv"), *root.glob("clicks/clicks_hour_*.csv.gz")])
         if not hours:

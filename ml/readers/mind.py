@@ -67,6 +67,8 @@ _ARTICLES = pa.schema(
 class MindReader(Reader):
     """Reads the MIND layout."""
 
+    expected = frozenset({"never_shown"})
+
     def sources(self, root: Path) -> list[Path]:
         logs = [root / f / "behaviors.tsv" for f in FOLDERS if (root / f / "behaviors.tsv").is_file()]
         if not logs:

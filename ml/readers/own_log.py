@@ -28,6 +28,7 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical, contract
 from ml.readers.base import DayTables, Progress, Reader
+from ml.readers.breaches import Breach, parquet_breaches, unknown_columns
 from ml.readers.ebnerd import articles_of
 from ml.readers.ebnerd_days import UNLISTED
 from ml.readers.files import as_frame, frame, inside, parquet_batches, parquet_schema
@@ -198,6 +199,7 @@ class OwnLogReader(Reader):
     """Reads logs that keep to the contract."""
 
     derived_files = (UNLISTED,)
+    expected = frozenset({"never_shown", "after_log_end"})
 
     def sources(self, root: Path) -> list[Path]:
         clicks = table_files(root, "clicks")
@@ -244,6 +246,12 @@ class OwnLogReader(Reader):
             counts={"articles": articles.counts, "clicks": clicks.counts, "impressions": impressions.counts},
         )
 
+    def breaches(self, root: Path) -> list[Breach]:
+        found = super().breaches(root)
+        return found or [
+            b for name in TABLES for path in table_files(root, name) for b in _file_breaches(path, root, name)
+        ]
+
     def derived(self, raw_day: Path, listed: np.ndarray | None) -> dict[str, pa.Table]:
         """The ids that the rows of a raw day name and that are not among `listed` (int64), as `UNLISTED`."""
         if listed is None:
@@ -262,6 +270,14 @@ def _events(raw_day: Path, target: pa.Schema, table: str) -> pl.DataFrame:
     if not path.is_file():
         return canonical.empty(target)
     return canonical.complete(frame(path).with_columns(milliseconds("time").alias(schema.CLICK_TIME)), target)
+
+
+def _file_breaches(path: Path, root: Path, table: str) -> list[Breach]:
+    """What is wrong with a file's columns; whether its times need a zone is known once log.toml is read."""
+    known = TABLES[table].columns
+    required, optional = ({c.name: c.fits for c in known if c.required is flag} for flag in (True, False))
+    breaches, found = parquet_breaches(path, root, required, optional, REMEDY)
+    return breaches if found is None else breaches + unknown_columns(path, root, found, TABLES[table].names)
 
 
 def _raw_schema(table: str, renamed: Mapping[str, str]) -> pa.Schema:
