@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 MS_PER_MINUTE = 60_000
+MS_PER_QUARTER = 900_000
 MS_PER_HOUR = 3_600_000
 MS_PER_DAY = 86_400_000
 
@@ -58,13 +59,13 @@ class DayClock:
     def local_minutes(self, time_ms: np.ndarray) -> np.ndarray:
         """Minutes since Monday 00:00 of the publisher's local time (0..10079) for times in ms; daylight saving kept.
 
-        The UTC offset is looked up once an hour of the data, which is exact for all zones whose changes fall on
-        whole hours.
+        The UTC offset is looked up once a quarter of an hour of the data, which is exact for all zones whose changes
+        fall on whole quarters.
         """
         time_ms = np.asarray(time_ms, dtype=np.int64)
-        hours, inverse = np.unique(time_ms // MS_PER_HOUR, return_inverse=True)
+        quarters, inverse = np.unique(time_ms // MS_PER_QUARTER, return_inverse=True)
         zone = ZoneInfo(self.timezone)
-        offsets = [zone.utcoffset(datetime.fromtimestamp(int(h) * 3600, zone)) for h in hours]
+        offsets = [zone.utcoffset(datetime.fromtimestamp(int(q) * 900, zone)) for q in quarters]
         shift = np.array([int(o.total_seconds()) // 60 if o is not None else 0 for o in offsets], dtype=np.int64)
         minutes = time_ms // MS_PER_MINUTE + shift[inverse].reshape(time_ms.shape)
         return (minutes + 3 * 1440) % (7 * 1440)  # 1970-01-01 was a Thursday

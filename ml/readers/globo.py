@@ -26,6 +26,7 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
+from ml.readers.breaches import Breach, csv_breaches
 from ml.readers.files import frame, inside, unreadable
 from ml.readers.rules import SOURCE, counted, day_of, judge, outside_days, quarantine
 from ml.readers.spill import DaySpill, Spill
@@ -93,6 +94,13 @@ class GloboReader(Reader):
         if len(hours) < len(sources):
             _split_metadata(sources[-1], days, out)
         return days
+
+    def breaches(self, root: Path) -> list[Breach]:
+        found = super().breaches(root)
+        wanted = {_METADATA: _METADATA_COLUMNS}
+        remedy = "the published file starts with a line of column names"
+        files = [] if found else self.sources(root)
+        return found + [b for p in files for b in csv_breaches(p, root, wanted.get(p.name, COLUMNS), remedy)]
 
     def tables(self, raw_day: Path, dataset: Dataset, day: date) -> DayTables:
         raw = frame(raw_day / "clicks.parquet").rename(_RENAMED)
