@@ -57,7 +57,7 @@ def _bounded(stream) -> Iterator[bytes]:  # type: ignore[no-untyped-def]
 
 
 def _decoded(line: bytes) -> tuple[str, str | None]:
-    if len(line) > LONGEST:
+    if len(line.rstrip(b"\r\n")) > LONGEST:
         return line[:_SHOWN].decode("utf-8", "replace"), "line_too_long"
     try:
         return line.rstrip(b"\r\n").decode("utf-8"), None
