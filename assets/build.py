@@ -96,7 +96,7 @@ def key_of(
     inputs: Iterable[Version],
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """Recipe key, recipe and code digests of one partition, given its inputs."""
-    recipe = {**stage.recipe(dataset, settings, tools, model), **stage.day_recipe(dataset, day, tools)}
+    recipe = {**stage.recipe(dataset, settings, tools, model), **stage.day_recipe(dataset, day, tools), **dataset.facts}
     if stage.table:
         recipe = {**recipe, "rules": suite_digest(stage.table)}
     code = {module: source_digest([module]) for module in stage.modules}

@@ -38,9 +38,10 @@ def _compute(work: Work) -> Summary:
     train(spec, progress=work.progress)
     curves = json.loads((work.out / "curves.json").read_text())
     metrics = json.loads((work.out / "metrics.json").read_text())
+    lists = work.settings.inview_of(work.dataset)
     return Summary(
         metrics={k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))},
-        metadata={"device": work.tools.device.describe()},
+        metadata={"device": work.tools.device.describe()} | ({"validation_auc_rests_on": str(lists)} if lists else {}),
         plots={
             "loss": plots.curves(curves, ("loss", "nce"), "loss"),
             "spectrum": plots.curves(curves, ("erank_user", "erank_article", "cosine_user"), "share"),

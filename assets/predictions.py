@@ -14,6 +14,7 @@ from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.predict import predict
+from ml.schema import SYNTHETIC
 from ml.splits import split
 from resources.bindings import RunSettings, Tools
 
@@ -37,7 +38,7 @@ def _compute(work: Work) -> Summary:
     return Summary(
         rows={"cases.parquet": figures["n_cases"], "inview.parquet": figures["n_impressions"]},
         metrics={k: float(v) for k, v in figures.items()},
-        metadata=figures,
+        metadata=figures | ({SYNTHETIC: span_facts[SYNTHETIC]} if span_facts[SYNTHETIC] else {}),
     )
 
 

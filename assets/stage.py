@@ -83,6 +83,7 @@ class Work:
             popularity=self.one("popularity_tensor").file("popularity.safetensors"),
             content=content,
             impressions=[v.file("impressions.parquet") for v in self.inputs["impressions"]],
+            declared=self.dataset if self.dataset.declared else None,
         )
 
 

@@ -40,6 +40,8 @@ class AsOfPaths(BaseModel):
     popularity: Path
     content: dict[str, list[Path]]
     impressions: list[Path]
+    declared: Dataset | None = None
+    """The dataset itself where the log declares it, so that these paths say all that another process needs."""
 
 
 class AsOf:
@@ -82,7 +84,7 @@ class AsOf:
         """From the files of the stages. Raises DataError where they do not fit together."""
         catalogue = Catalogue.load(paths.features)
         return cls(
-            dataset(paths.dataset),
+            paths.declared or dataset(paths.dataset),
             catalogue,
             Clicks.load(paths.interactions, catalogue),
             Impressions.load(paths.impressions, catalogue),
@@ -238,6 +240,7 @@ def _impressions_before(shown: Impressions, time_ms: int) -> Impressions:
         shown.offsets[: n + 1],
         shown.article[:stop],
         shown.clicked[:stop],
+        shown.synthetic,
     )
 
 

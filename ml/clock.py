@@ -69,38 +69,6 @@ class DayClock:
         return (minutes + 3 * 1440) % (7 * 1440)  # 1970-01-01 was a Thursday
 
 
-@dataclass(frozen=True, slots=True)
-class LocalTimes:
-    """Local times turned into instants: `time` int64 ms since the epoch; `ambiguous`, `nonexistent` bool, where the
-    rule of `from_local` had to decide. All of the shape of the input."""
-
-    time: np.ndarray
-    ambiguous: np.ndarray
-    nonexistent: np.ndarray
-
-
-def from_local(local_ms: np.ndarray, timezone: str) -> LocalTimes:
-    """Instants of local times of `timezone` (an IANA name), given as ms since 1970-01-01 00:00 on the local clock.
-
-    The rule, for logs that say no offset: a time that the clock showed twice (autumn) is the earlier of the two
-    instants; a time that it skipped (spring) is read with the offset before the change, so it lands after the gap by
-    as much as it lies in it. That is PEP 495 with fold=0. Both are marked, so that they can be counted.
-
-    >>> noon = np.array([1_684_411_200_000])  # 2023-05-18 12:00 on the wall
-    >>> int(from_local(noon, "Europe/Copenhagen").time[0])  # 10:00 UTC
-    1684404000000
-    """
-    local_ms = np.asarray(local_ms, dtype=np.int64)
-    zone = ZoneInfo(timezone)
-    slots, inverse = np.unique(local_ms // _SLOT, return_inverse=True)
-    walls = [datetime(1970, 1, 1, tzinfo=zone) + timedelta(milliseconds=int(s) * _SLOT) for s in slots]
-    first = np.array([_offset(w) for w in walls], dtype=np.int64)
-    second = np.array([_offset(w.replace(fold=1)) for w in walls], dtype=np.int64)
-    spread = {"time": local_ms - first[inverse].reshape(local_ms.shape)}
-    marks = {"ambiguous": first > second, "nonexistent": first < second}
-    return LocalTimes(**spread, **{k: m[inverse].reshape(local_ms.shape) for k, m in marks.items()})
-
-
 def _offset(time: datetime) -> int:
     """Offset from UTC in ms of a time with a zone."""
     offset = time.utcoffset()

@@ -111,7 +111,7 @@ class Clicks:
 class Impressions:
     """Impressions sorted by (time, id): `impression`, `user`, `time` (ms) int64 [I]; `context` int32 [I, 4];
     the articles shown in impression i are `article[offsets[i]:offsets[i + 1]]` (int32 catalogue rows, -1 unknown),
-    `clicked` (bool) beside them."""
+    `clicked` (bool) beside them. `synthetic` says how lists that nobody was shown were made, empty without such."""
 
     impression: np.ndarray
     user: np.ndarray
@@ -120,6 +120,7 @@ class Impressions:
     offsets: np.ndarray
     article: np.ndarray
     clicked: np.ndarray
+    synthetic: str = ""
 
     def __len__(self) -> int:
         return len(self.impression)
@@ -129,7 +130,7 @@ class Impressions:
         """From the `impressions` parquet files of consecutive days. A clicked article that was not in view is ignored
         here (the reader's quarantine reports it)."""
         names = [schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME, schema.INVIEW, schema.CLICKED]
-        wanted = pa.schema([schema.IMPRESSIONS.field(n) for n in (*names, *schema.CONTEXT)])
+        wanted = pa.schema([schema.IMPRESSIONS.field(n) for n in (*names, *schema.CONTEXT, schema.SYNTHETIC)])
         parts = [pq.read_table(p, columns=wanted.names).cast(wanted) for p in paths]
         table = pa.concat_tables(parts).combine_chunks() if parts else wanted.empty_table()
         inview, clicked = (_flat_list(table, c) for c in (schema.INVIEW, schema.CLICKED))
@@ -143,7 +144,8 @@ class Impressions:
         impression, user, time = (
             int_array(table, c) for c in (schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME)
         )
-        return cls(impression, user, time, context, inview[0], article, label)
+        said = sorted(filter(None, table[schema.SYNTHETIC].unique().to_pylist()))
+        return cls(impression, user, time, context, inview[0], article, label, "; ".join(said))
 
 
 def _flat_list(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-DatasetOption = Annotated[str, typer.Option("--dataset", help="simulated, ebnerd or globo", envvar="NEWSREC_DATASET")]
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset", help="simulated, ebnerd, globo, mind, or own: what log.toml names", envvar="NEWSREC_DATASET"
+    ),
+]
 RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the log; default: as configured")]
 DayOption = Annotated[str | None, typer.Option("--as-of", metavar="DAY", help="YYYY-MM-DD")]
 SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or lag_K")]
@@ -55,13 +60,19 @@ def parse_day(text: str | None) -> date | None:
 
 
 def _toolbox(name: str, root: Path | None, device: str = "auto") -> "ToolBox":
-    from ml.datasets import dataset
     from resources.bindings import ToolBox
 
-    dataset(name)
+    return ToolBox(dataset=name if root else "", data_root=str(root.resolve()) if root else "", device=device)
+
+
+def _dataset(name: str, root: Path | None) -> str:
+    """The dataset's own name, once it is known to this process."""
+    from resources.bindings import lake_root
+    from resources.own_logs import learn
+
     if root is not None and not root.is_dir():
         raise UsageError(f"--data-root {root}: {'a file, not a folder' if root.exists() else 'no such folder'}")
-    return ToolBox(dataset=name if root else "", data_root=str(root.resolve()) if root else "", device=device)
+    return learn(name, root, lake_root()).name
 
 
 def _settings(split: str, models: str | None = None, **fields: Any) -> "RunSettings":
@@ -96,6 +107,10 @@ def run(
     recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
     seed: Annotated[int, typer.Option(min=0)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    inview: Annotated[
+        str, typer.Option(help="synthesise in-view lists for a click-only log: popularity or uniform")
+    ] = "",
+    inview_length: Annotated[int, typer.Option(help="articles in a synthesised list")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="say what would run and why; run nothing")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -105,10 +120,13 @@ def run(
     from pipeline.plan import make_plan
     from pipeline.run import as_of_day, execute, report_goals
 
+    dataset = _dataset(dataset, data_root)
     toolbox = _toolbox(dataset, data_root, device)
-    settings = _settings(split, models, profile=profile, recipe=recipe, seed=seed)
+    lists = {"inview": inview, "inview_length": inview_length}
+    settings = _settings(split, models, profile=profile, recipe=recipe, seed=seed, **lists)
     known = known_dataset(dataset)
     take_arrivals(toolbox.tools().source, known, say)
+    settings.inview_of(known)
     day = as_of_day(known, settings, toolbox, parse_day(as_of))
     goals = report_goals(day, settings)
     if explain:
@@ -205,6 +223,7 @@ def metrics(
     as_json: JsonOption = False,
 ) -> None:
     """The numbers of the newest report, or of the one as of a day."""
+    dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
     settings = _settings(split)
     day = parse_day(as_of) or _newest(toolbox, dataset, "evaluation_report", split)
@@ -247,9 +266,28 @@ def recommend(
     """A list for one reader from the newest checkpoint, as of a time."""
     from pipeline.recommend import recommend_for, render
 
+    dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
     answer = recommend_for(toolbox.tools(), _settings(split), dataset, model, user, at, k)
     print(json.dumps(answer, indent=1) if as_json else render(answer, explain))
+
+
+@app.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the log")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="whose contract; default: as the folder looks")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check a log against its dataset's contract; nothing is written. Exit 0: clean, 2: breaches."""
+    from pipeline.validate import render, report_on
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
+    report = report_on(folder.resolve(), dataset, say)
+    print(json.dumps(report.to_json(), indent=1) if as_json else render(report))
+    return 0 if report.clean else 2
 
 
 @app.command()
@@ -344,7 +382,7 @@ def sql(
 
     lake = Lake(lake_root())
     with Engine(lake.root / ".spill") as engine:
-        engine.views(lake, dataset)
+        engine.views(lake, _dataset(dataset, None))
         statements = [query] if query is not None else _statements()
         if not any(s.strip() for s in statements):
             raise UsageError("no statement given: try `newsrec sql 'SHOW TABLES'`")

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from ml.datasets import OWN, Dataset, SyntheticInView
 from ml.errors import UsageError
+from ml.own_log import read_log_file
 from resources.engine import Engine
 from resources.gpu import Device
 from resources.lake import Lake
@@ -52,13 +54,32 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     seed: int = Field(default=1, description="seed of training and of the sample of test minutes")
     recipe: str = Field(default="snert_quick", description="recipe of the trained model: snert_quick or snert_thesis")
     models: list[str] = Field(default=list(DEFAULT_MODELS), description="models of the report")
-    text_families: list[str] = Field(default=["body"], description="content families to encode: body, title, image")
+    text_families: list[str] = Field(
+        default=[], description="content families to encode: body, title, image; none: the dataset's own choice"
+    )
     span_days: int = Field(default=0, ge=0, description="days before its own that dataset_analysis covers; 0: all")
+    inview: str = Field(default="", description="in-view lists to synthesise for a click-only log: popularity, uniform")
+    inview_length: int = Field(default=10, description="articles in a synthesised list")
+    inview_seed: int = Field(default=1, description="seed of synthesised lists")
 
     @property
     def span(self) -> str:
         """Name of the span: `all`, or `7d` for seven days."""
         return f"{self.span_days}d" if self.span_days else "all"
+
+    def inview_of(self, dataset: Dataset) -> SyntheticInView | None:
+        """The in-view lists that this run, or else the log itself, wants synthesised. Raises UsageError for a log that
+        has lists, and for an unknown choice."""
+        if not self.inview:
+            return dataset.inview
+        if dataset.has_impressions:
+            raise UsageError(f"{dataset.name} brings in-view lists along: leave --inview out")
+        try:
+            fields = {"synthesise": self.inview, "length": self.inview_length, "seed": self.inview_seed}
+            return SyntheticInView.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(f"in-view lists, {first['loc'][0]} {first['input']!r}: {first['msg']}") from error
 
     @property
     def budget(self) -> int:
@@ -111,6 +132,8 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
         run, but loaded weights and open stores outlive a run."""
         name = self.dataset or os.environ.get("NEWSREC_DATASET", "")
         root = self.data_root or os.environ.get("NEWSREC_DATA_ROOT", "")
+        if name == OWN and root:
+            name = read_log_file(Path(root)).name
         return _make_tools(
             Path(self.lake) if self.lake else lake_root(),
             (name, Path(root)) if name and root else None,

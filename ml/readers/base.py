@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ml.datasets import Dataset
 from ml.readers.artifacts import vectors_of
+from ml.readers.breaches import Breach, first_error
 
 Progress = Callable[[str], None]
 Counts = dict[str, dict[str, int]]
@@ -40,11 +41,13 @@ class Reader(ABC):
     """A source layout: which files it has, how they fall into days, how a raw day becomes canonical tables.
 
     `drop_folders`: the layout's folder for files that lie flat in a drop, by pattern of their name. `derived_files`:
-    files of a raw day that follow from its others.
+    files of a raw day that follow from its others. `expected`: reasons for which published files of the layout are
+    known to lose rows.
     """
 
     drop_folders: ClassVar[Mapping[str, str]] = {}
     derived_files: ClassVar[Sequence[str]] = ()
+    expected: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def sources(self, root: Path) -> list[Path]:
@@ -72,6 +75,10 @@ class Reader(ABC):
         """The `derived_files` of a raw day that was put together from several deliveries; `listed` (int64) are the ids
         of all articles that some article file up to that day has, None without such files."""
         return {}
+
+    def breaches(self, root: Path) -> list[Breach]:
+        """All that is wrong with files, columns and types, where `sources` and `split` would stop at the first."""
+        return first_error(lambda: self.sources(root), root)
 
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         """Published article vectors by family ("body", "image"); empty where the layout has none."""

@@ -25,7 +25,8 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.ebnerd_days import UNLISTED, split_bundle, unlisted_on
+from ml.readers.breaches import Breach, parquet_breaches
+from ml.readers.ebnerd_days import REMEDY, UNLISTED, columns_of, split_bundle, unlisted_on
 from ml.readers.files import files_below, frame, printable, regular
 from ml.readers.rules import SOURCE, milliseconds
 
@@ -44,6 +45,7 @@ class EbnerdReader(Reader):
 
     drop_folders = {"behaviors.parquet": "train", "history.parquet": "train"}  # noqa: RUF012
     derived_files = (UNLISTED,)
+    expected = frozenset({"after_log_end"})
 
     def sources(self, root: Path) -> list[Path]:
         logs = [root / split / f"{name}.parquet" for split in SPLITS for name in ("behaviors", "history")]
@@ -71,7 +73,7 @@ class EbnerdReader(Reader):
         listed = _optional(raw_day / "articles.parquet")
         known = _optional(raw_day / UNLISTED)
         only_seen = seen if known is None else seen.join(known, on=schema.ARTICLE_ID, how="semi", maintain_order="left")
-        articles = canonical.articles(_articles_of(listed, seen, end), only_seen, end)
+        articles = canonical.articles(articles_of(listed, seen, end), only_seen, end)
         return DayTables(
             articles=canonical.conform(articles.rows, schema.ARTICLES),
             clicks=canonical.conform(clicks.rows, schema.CLICKS),
@@ -82,6 +84,11 @@ class EbnerdReader(Reader):
 
     def derived(self, raw_day: Path, listed: np.ndarray | None) -> dict[str, pa.Table]:
         return {} if listed is None else {UNLISTED: unlisted_on(raw_day, listed)}
+
+    def breaches(self, root: Path) -> list[Breach]:
+        refused = super().breaches(root)
+        files = [] if refused else [p for p in self.sources(root) if p.suffix == ".parquet" and columns_of(p)]
+        return refused + [b for p in files for b in parquet_breaches(p, root, columns_of(p), {}, REMEDY)[0]]
 
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -94,8 +101,8 @@ class EbnerdReader(Reader):
 
 def _artifacts(root: Path, names: Sequence[str]) -> list[Path]:
     """Artifact files called by any of `names`, in order; what lies in the landing folder is not the bundle's."""
-    found = files_below(root, [f"{name}*.parquet" for name in names])
-    return [p for p in found if p.relative_to(root).parts[0] != "landing" and regular(root, p)]
+    found = files_below(root, [f"{name}*.parquet" for name in names], besides="landing")
+    return [p for p in found if regular(root, p)]
 
 
 def _optional(path: Path) -> pl.DataFrame | None:
@@ -147,9 +154,9 @@ def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:
     return canonical.complete(rows, schema.IMPRESSIONS)
 
 
-def _articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -> pl.DataFrame:
-    """The raw day's articles in canonical columns. For one that appears before its listed publication, or has none,
-    the first appearance stands in."""
+def articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -> pl.DataFrame:
+    """The raw day's articles (columns of EB-NeRD) in canonical columns. For one that appears before its listed
+    publication, or has none, the first appearance stands in."""
     if listed is None:
         return canonical.empty(schema.ARTICLES)
     first = seen.select(schema.ARTICLE_ID, pl.col(schema.PUBLISHED).alias("__seen"))
@@ -163,4 +170,5 @@ def _articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -
         pl.col("category").alias("category_id"),
         pl.col("category_str").alias("category_name"),
     )
-    return canonical.complete(rows.drop("category").rename({"category_name": "category"}), schema.ARTICLES)
+    codes = ["subcategory"] if rows.schema.get("subcategory", pl.String()) != pl.String() else []
+    return canonical.complete(rows.drop("category", *codes).rename({"category_name": "category"}), schema.ARTICLES)

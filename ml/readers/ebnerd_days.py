@@ -122,7 +122,7 @@ _HISTORY_ROWS = pa.schema(
     ]
 )
 _ID_LISTS = ("article_ids_inview", "article_ids_clicked")
-_REMEDY = "use the file of the published bundle, or write it with the published columns and types"
+REMEDY = "use the file of the published bundle, or write it with the published columns and types"
 _DAY = "__day"
 _PLACED = "__placed"
 _DAMAGE = "__damage"
@@ -148,7 +148,7 @@ class _Bundle:
         """All sound rows of a file in order, in the `columns` that it has, with `source`, a bounded number at a time.
         Rows with a cell that fits no column go to quarantine."""
         name = printable(path.relative_to(self.root))
-        wanted = pa.schema([f for f in columns if f.name in parquet_schema(path, {}, _REMEDY).names])
+        wanted = pa.schema([f for f in columns if f.name in parquet_schema(path, {}, REMEDY).names])
         types = polars_types(wanted)
         for piece, damage in parquet_pieces(path, rows, wanted.names):
             found = as_frame(piece).select(*wanted.names, pl.lit(name).alias(SOURCE))
@@ -181,11 +181,11 @@ def split_bundle(
         [p for p in sources if p.name == f"{name}.parquet"] for name in ("behaviors", "history", "articles")
     )
     for path in histories:
-        parquet_schema(path, _HISTORY, _REMEDY)
+        parquet_schema(path, _HISTORY, REMEDY)
     out.mkdir(parents=True, exist_ok=True)
     with Spill(out / "quarantine.parquet", schema.QUARANTINE) as held_back:
         bundle = _Bundle(root, dataset, out, held_back, progress)
-        columns = _carried(behaviors, [_behaviors_columns(p) for p in behaviors], bundle)
+        columns = _carried(behaviors, [columns_of(p) for p in behaviors], bundle)
         told = _carried(articles, [_ARTICLES] * len(articles), bundle)
         with DaySpill(out, "behaviors", _sourced(columns)) as shown, DaySpill(out, "history", _HISTORY_ROWS) as read:
             for path in behaviors:
@@ -208,12 +208,13 @@ def split_bundle(
     return days
 
 
-def _behaviors_columns(path: Path) -> dict[str, Kind]:
-    """The columns that a behaviors file must have; `test` may have those of clicks."""
-    if path.parent.name != "test":
-        return _SHOWN | _CLICKED
-    names = parquet_schema(path, _SHOWN, _REMEDY).names
-    return _SHOWN | {c: kind for c, kind in _CLICKED.items() if c in names}
+def columns_of(path: Path) -> dict[str, Kind]:
+    """The columns that a file of the bundle must have, by its name; none for artifacts. `test` may have those of
+    clicks."""
+    if path.stem == "behaviors" and path.parent.name == "test":
+        names = parquet_schema(path, {}, REMEDY).names
+        return _SHOWN | {c: kind for c, kind in _CLICKED.items() if c in names}
+    return {"behaviors": _SHOWN | _CLICKED, "history": _HISTORY, "articles": _ARTICLES}.get(path.stem, {})
 
 
 def _carried(paths: Sequence[Path], needed: Sequence[Mapping[str, Kind]], bundle: _Bundle) -> pa.Schema:
@@ -222,7 +223,7 @@ def _carried(paths: Sequence[Path], needed: Sequence[Mapping[str, Kind]], bundle
     fields: dict[str, pa.DataType] = {}
     clashing: set[str] = set()
     for path, columns in zip(paths, needed, strict=True):
-        found = parquet_schema(path, columns, _REMEDY)
+        found = parquet_schema(path, columns, REMEDY)
         fits, left = ordinary_columns(found, columns)
         clashing |= set(left)
         fields |= {name: _RAW[name] for name in columns}

@@ -103,11 +103,13 @@ def regular(root: Path, path: Path) -> bool:
     raise DataError(f"{printable(path)} is no regular file: put the file itself there")
 
 
-def files_below(root: Path, patterns: Sequence[str]) -> list[Path]:
-    """What lies anywhere below `root` under a name that fits one of `patterns`, sorted. Raises DataError for a link to
-    a folder outside: what lies there would be passed over."""
+def files_below(root: Path, patterns: Sequence[str], besides: str = "") -> list[Path]:
+    """What lies anywhere below `root`, outside its folder `besides`, under a name that fits one of `patterns`, sorted.
+    Raises DataError for a link to a folder outside: what lies there would be passed over."""
     found: list[Path] = []
     for place, folders, names in os.walk(root, onerror=_unlistable):
+        if Path(place) == root and besides in folders:
+            folders.remove(besides)
         for folder in folders:
             if (Path(place) / folder).is_symlink():
                 inside(root, Path(place) / folder)

@@ -25,6 +25,7 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical, text
 from ml.readers.base import DayTables, Progress, Reader
+from ml.readers.breaches import Breach, csv_breaches
 from ml.readers.files import frame, printable, regular
 from ml.readers.rules import SOURCE, counted, day_of, judge, outside_days, quarantine
 from ml.readers.spill import DaySpill, Spill
@@ -61,6 +62,7 @@ class GloboReader(Reader):
     """Reads the Globo.com layout."""
 
     drop_folders = {"clicks_hour_*": "clicks"}  # noqa: RUF012
+    expected = frozenset({"after_log_end", "outside_days"})
 
     def sources(self, root: Path) -> list[Path]:
         names = sorted([*root.glob("clicks/clicks_hour_*.csv"), *root.glob("clicks/clicks_hour_*.csv.gz")])
@@ -95,6 +97,13 @@ class GloboReader(Reader):
                 f"{dataset.name}: point the data root at this dataset's log"
             )
         return days
+
+    def breaches(self, root: Path) -> list[Breach]:
+        found = super().breaches(root)
+        wanted = {_METADATA: _METADATA_COLUMNS}
+        remedy = "the published file starts with a line of column names"
+        files = [] if found else self.sources(root)
+        return found + [b for p in files for b in csv_breaches(p, root, wanted.get(p.name, COLUMNS), remedy)]
 
     def tables(self, raw_day: Path, dataset: Dataset, day: date) -> DayTables:
         raw = frame(raw_day / "clicks.parquet").rename(_RENAMED)

@@ -41,13 +41,13 @@ def judge(rows: pl.DataFrame, table: str, rules: Sequence[Rule]) -> Judged:
     """Splits `rows` by `rules`; a row that breaks several is held back for the first. Order is kept."""
     if not len(rows) or not rules:
         return Judged(rows, schema.QUARANTINE.empty_table())
-    broken = rows.select([rule.fill_null(False).alias(str(i)) for i, (_, rule) in enumerate(rules)])
+    names = [f"{_REASON}{i}" for i in range(len(rules))]
+    broken = rows.with_columns([rule.fill_null(False).alias(n) for n, (_, rule) in zip(names, rules, strict=True)])
+    broken = broken.select(names)
     held = broken.select(pl.any_horizontal(pl.all())).to_series()
-    if len(held) == 1 < len(rows):
-        held = held.new_from_index(0, len(rows))
     if not held.any():
         return Judged(rows, schema.QUARANTINE.empty_table())
-    reason = pl.coalesce([pl.when(pl.col(str(i))).then(pl.lit(name)) for i, (name, _) in enumerate(rules)])
+    reason = pl.coalesce([pl.when(pl.col(n)).then(pl.lit(why)) for n, (why, _) in zip(names, rules, strict=True)])
     bad = rows.with_columns(broken.select(reason.alias(_REASON)).to_series()).filter(held)
     return Judged(rows.filter(~held), quarantine(bad, table, pl.col(_REASON)))
 

@@ -315,5 +315,6 @@ def write_impressions(shown: Impressions, catalogue: Catalogue, path: Path) -> N
         "session_id": pa.nulls(len(shown), pa.int64()),
         "subscriber": pa.nulls(len(shown), pa.bool_()),
         **{name: pa.nulls(len(shown), pa.int32()) for name in schema.CONTEXT},
+        schema.SYNTHETIC: pa.nulls(len(shown), pa.string()),
     }
     pq.write_table(pa.table(columns).select(schema.IMPRESSIONS.names).cast(schema.IMPRESSIONS), path)

@@ -67,7 +67,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_unknown_reader() -> None:
     with pytest.raises(UsageError, match="choose one of ebnerd, globo"):
-        reader("mind")
+        reader("nonsense")
 
 
 def test_days_and_clicks(tmp_path: Path) -> None:
