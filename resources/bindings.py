@@ -17,7 +17,7 @@ from ml.errors import UsageError
 from resources.engine import Engine
 from resources.gpu import Device
 from resources.lake import Lake
-from resources.places import REPOSITORY
+from resources.places import lake_root
 from resources.source import DatasetSource
 from resources.text_encoder import TextEncoder
 from resources.tracker import Tracker
@@ -37,11 +37,6 @@ DEFAULT_MODELS = (
     "cooccurrence_popular",
     "random",
 )
-
-
-def lake_root() -> Path:
-    """`NEWSREC_LAKE`, or `lake/` in the repository."""
-    return Path(os.environ.get("NEWSREC_LAKE") or REPOSITORY / "lake")
 
 
 class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
