@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ml.errors import DataError, NewsrecError, UsageError
+from pipeline.audit.cli import audit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from resources.bindings import RunSettings, ToolBox
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(audit, name="audit")
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help="simulated, ebnerd or globo", envvar="NEWSREC_DATASET")]
 RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the log; default: as configured")]

@@ -1,0 +1,149 @@
+"""The commands of `newsrec audit`.
+
+Belongs here: arguments, what is printed, exit codes (0 it holds, 1 something is broken, 2 bad usage). Does not belong
+here: the work; imports stay inside the commands, so that `show` answers at once.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ml.errors import UsageError
+from resources.places import lake_root
+
+if TYPE_CHECKING:
+    from resources.lineage.graph import Graph
+    from resources.lineage.metric import Address, Number
+
+audit = typer.Typer(no_args_is_help=True, help="Where a number came from, and whether it still holds.")
+
+MetricArgument = Annotated[
+    str, typer.Argument(help="such as rq1.in_session.recall@20, or DATASET/DAY.SPLIT[#VERSION]/MODEL:METRIC")
+]
+DatasetOption = Annotated[str, typer.Option("--dataset", envvar="NEWSREC_DATASET")]
+DayOption = Annotated[str, typer.Option("--as-of", metavar="DAY", help="default: the last day with a report")]
+SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or lag_K")]
+ModelOption = Annotated[str, typer.Option("--model")]
+VersionOption = Annotated[str, typer.Option("--version", help="a superseded version of the report")]
+LakeOption = Annotated[Path | None, typer.Option("--lake", help="root of the lake; default NEWSREC_LAKE")]
+RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the source log")]
+JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]
+
+
+def _root(lake: Path | None) -> Path:
+    root = lake or lake_root()
+    if not root.is_dir():
+        raise UsageError(f"no lake at {root}: give --lake or NEWSREC_LAKE")
+    return root.absolute()
+
+
+def _address(root: Path, text: str, dataset: str, day: str, split: str, model: str, version: str) -> "Address":
+    from resources.lineage.metric import Address, complete
+
+    return complete(root, Address.parse(text, dataset, day, split, model, version))
+
+
+def _graph(
+    root: Path, metric: str | None, dataset: str, day: str, split: str, model: str, version: str
+) -> "tuple[Graph, str, Number | None]":
+    """The graph under a number, or, without one, under a whole report; its title, and the number."""
+    from resources.lineage.metric import lineage, report_graph
+
+    address = _address(root, metric or "rq1", dataset, day, split, model, version)
+    if metric is None:
+        return report_graph(root, address), str(address.report), None
+    number, graph = lineage(root, address)
+    return graph, str(address), number
+
+
+def _print(answer: Any, as_json: bool, render: Callable[[Any], str]) -> None:
+    print(json.dumps(answer, indent=1, ensure_ascii=False) if as_json else render(answer))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}: choose a file that can be written") from error
+
+
+@audit.command()
+def show(
+    metric: Annotated[str | None, typer.Argument(help="a number; without it, a whole report")] = None,
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = "",
+    split: SplitOption = "rolling",
+    model: ModelOption = "snert",
+    version: VersionOption = "",
+    lake: LakeOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="the whole lake instead of one report")] = False,
+    hash_bytes: Annotated[bool, typer.Option("--hash", help="hash every byte before showing states")] = False,
+    full: Annotated[bool, typer.Option("--full", help="every day on a line of its own")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="write one interactive page to this file")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The tree from a number down to the raw files."""
+    from pipeline.audit.payload import HASHED, LOOKED, payload
+    from pipeline.audit.text import tree
+
+    root = _root(lake)
+    if everything:
+        from resources.lineage.graph import walk_all
+
+        graph, title, number = walk_all(root), "everything in the lake", None
+    else:
+        graph, title, number = _graph(root, metric, dataset, as_of, split, model, version)
+    if hash_bytes:
+        from resources.lineage.check import hash_files
+
+        hash_files(graph)
+    data = payload(graph, title, number, HASHED if hash_bytes else LOOKED)
+    if html is not None:
+        from pipeline.audit.page import page
+
+        _write(html, page(data))
+    if html is None or as_json:
+        _print(data, as_json, lambda d: tree(d, full))
+    else:
+        print(f"page: {html}")
+    if any(f["broken"] for f in data["findings"]):
+        raise typer.Exit(1)
+
+
+@audit.command()
+def verify(
+    metric: Annotated[str | None, typer.Argument(help="a number; without it, a whole report")] = None,
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = "",
+    split: SplitOption = "rolling",
+    model: ModelOption = "snert",
+    version: VersionOption = "",
+    lake: LakeOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="every version in the lake")] = False,
+    data_root: RootOption = None,
+    anchors: Annotated[bool, typer.Option(help="compare with MLflow and Dagster where they are")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Hash every byte under a number, a report, or the whole lake; name what does not hold."""
+    from pipeline.audit.verify import render
+    from pipeline.audit.verify import verify as check
+
+    root = _root(lake)
+    if everything:
+        from resources.lineage.graph import walk_all
+
+        graph = walk_all(root)
+        if not graph.nodes and not graph.findings:
+            raise UsageError(f"nothing was ever published in {root}: run `newsrec run`")
+    else:
+        graph, _, _ = _graph(root, metric, dataset, as_of, split, model, version)
+    if data_root is not None and not data_root.is_dir():
+        raise UsageError(f"--data-root {data_root}: no such folder")
+    answer = check(graph, data_root, anchors)
+    _print(answer, as_json, render)
+    if not answer["ok"]:
+        raise typer.Exit(1)
