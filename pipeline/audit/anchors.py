@@ -151,9 +151,7 @@ def _against_mlflow(graph: Graph, runs: "Mapping[str, Run]", anchors: Anchors) -
                 anchors.findings.append(Finding(str(ref_), "anchor", message))
 
 
-def _against_dagster(
-    graph: Graph, events: "Mapping[tuple[str, ...], list[EventLogRecord]]", anchors: Anchors
-) -> None:
+def _against_dagster(graph: Graph, events: "Mapping[tuple[str, ...], list[EventLogRecord]]", anchors: Anchors) -> None:
     by_run: dict[tuple[tuple[str, ...], str, str], set[str]] = {}
     everywhere: set[str] = set()
     for key, records in events.items():

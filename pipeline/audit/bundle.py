@@ -15,6 +15,7 @@ from pipeline.audit.page import page
 from resources.ledger import LEDGER
 from resources.lineage.archive import POINTER, SIGNATURE, TOMBSTONE
 from resources.lineage.graph import Graph
+from resources.lineage.metric import Number
 
 README = """Audit bundle of {title}
 
@@ -26,7 +27,7 @@ audit.html shows the same graph.
 """
 
 
-def write_bundle(graph: Graph, title: str, value: float | None, data: dict[str, Any], out: Path) -> dict[str, Any]:
+def write_bundle(graph: Graph, title: str, number: Number | None, data: dict[str, Any], out: Path) -> dict[str, Any]:
     """Copy versions, ledgers, pointers and tombstones of the graph to the new folder `out`; gives what it holds.
 
     Raises UsageError when `out` exists, LakeError when part of the graph is not as it was published.
@@ -50,7 +51,10 @@ def write_bundle(graph: Graph, title: str, value: float | None, data: dict[str, 
         for path in sorted(partition.folder.iterdir()):
             if path.name in (LEDGER, POINTER) or path.name.endswith((TOMBSTONE, SIGNATURE)):
                 shutil.copyfile(path, target / path.name)
-    about = {"format": 1, "title": title, "value": value, "ref": str(node.ref), "root": root, "follow": follow}
+    about = {"format": 1, "title": title, "ref": str(node.ref), "root": root, "follow": follow}
+    if number is not None:
+        place = ["models", number.address.model, *number.address.metric.split("."), "value"]
+        about |= {"path": place, "value": number.value}
     (out / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
     (out / "audit.html").write_text(page(data), encoding="utf-8")
     (out / "README.txt").write_text(README.format(title=title, root=root, run=node.run.get("mlflow_run")))

@@ -7,9 +7,9 @@ Belongs here: putting the checks together and telling them. Does not belong here
 from pathlib import Path
 from typing import Any
 
+from pipeline.audit.payload import findings_json
 from resources.lineage.check import check_sources, hash_files
 from resources.lineage.graph import STATES, Graph
-from pipeline.audit.payload import findings_json
 
 
 def verify(graph: Graph, data_root: Path | None, anchors: bool, tracking_uri: str | None = None) -> dict[str, Any]:
@@ -57,10 +57,9 @@ def render(answer: dict[str, Any]) -> str:
     outside = answer["anchors"]
     if outside is not None:
         for store in ("mlflow", "dagster"):
-            lines.append(f"{store}: {outside[store]}, {outside['named'][store]} of {answer['nodes']} versions named alike")
+            lines.append(
+                f"{store}: {outside[store]}, {outside['named'][store]} of {answer['nodes']} versions named alike"
+            )
     broken = sum(f["broken"] for f in answer["findings"])
     lines.append("verified: everything is as it was published" if answer["ok"] else f"{broken} broken")
     return "\n".join(lines)
-
-
-

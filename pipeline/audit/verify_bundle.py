@@ -1,8 +1,7 @@
-"""Verify an exported audit bundle with nothing but Python (3.9 or newer): python verify_bundle.py BUNDLE [--root DIGEST]
+"""Verify an exported audit bundle with nothing but Python: python verify_bundle.py BUNDLE [--root DIGEST]
 
-Walks from the root digest down. Every manifest must have the sha256 by which it was named, every file the sha256 that
-its manifest states, every ledger must be an unbroken chain that holds the publication. What stands above all is the
-root digest: get it from somebody you trust (--root), from the signature, or from the MLflow run that the report names.
+Every manifest must have the sha256 by which it was named, every file the sha256 that its manifest states, every ledger
+must be an unbroken chain that holds the publication. Get the root digest from a source that you trust (--root).
 Exit code: 0 everything holds, 1 something is broken, 2 bad usage.
 """
 
@@ -11,16 +10,17 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*(/[A-Za-z0-9_][A-Za-z0-9_.=+-]*)*")
-GENESIS = "0" * 64
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-def canonical(value):
+def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def sha256(path):
+def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -28,126 +28,120 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def read_ledger(path, problems):
-    """Publications by manifest digest and the tombstones named, from a chain whose every line is checked."""
-    publications, erased, heads, previous = {}, set(), {}, GENESIS
-    data = path.read_bytes() if path.is_file() else b""
-    if not data:
-        problems.append(f"{path}: the ledger is missing")
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].split(b"\n")[:-1], 1):
-        try:
+def read_partition(folder: Path, problems: list) -> tuple:
+    """Manifest digests published and tombstones named, from a ledger whose every line is checked, and its pointer."""
+    path, lines, erased, previous = folder / "ledger.jsonl", {}, set(), "0" * 64
+    try:
+        data = path.read_bytes()
+        for number, line in enumerate(data[: data.rfind(b"\n") + 1].split(b"\n")[:-1], 1):
             entry = json.loads(line)
             body = {"prev": entry["prev"], "record": entry["record"]}
             digest = hashlib.sha256(canonical(body)).hexdigest()
             if entry["prev"] != previous or entry["digest"] != digest or canonical(entry) != line:
                 problems.append(f"{path}: line {number} was changed, or a line before it was removed")
-            previous, published = entry["digest"], entry["record"].get("publication", {})
-            heads[previous] = published
-            if "manifest" in published:
-                publications[published["manifest"]] = published
-            for stone in entry["record"].get("run", {}).get("erased", []):
-                erased.add((stone["manifest"], stone["tombstone"]))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            problems.append(f"{path}: line {number} is damaged")
-            break
-    return publications, erased, heads
-
-
-def check_pointer(path, heads, problems):
-    try:
+            previous = entry["digest"]
+            lines[previous] = entry["record"].get("publication", {})
+            stones = entry["record"].get("run", {}).get("erased", [])
+            erased |= {(stone["manifest"], stone["tombstone"]) for stone in stones}
+        path = folder / "current.json"
         data = path.read_bytes()
         pointer = json.loads(data)
-        published = heads[pointer["ledger"]]
-        wrong = [k for k in ("version", "manifest", "recipe_key") if published[k] != pointer[k]]
-        if wrong or canonical(pointer) != data:
+        line = lines[pointer["ledger"]]
+        if canonical(pointer) != data or any(line[k] != pointer[k] for k in ("version", "manifest", "recipe_key")):
             problems.append(f"{path}: disagrees with the ledger")
-    except (OSError, ValueError, KeyError, TypeError):
-        problems.append(f"{path}: is missing, damaged, or names a publication that the ledger does not hold")
+    except DAMAGED as error:
+        problems.append(f"{path}: is missing, damaged, or names a publication that is not in the ledger ({error!r})")
+    return {line.get("manifest") for line in lines.values()}, erased
 
 
-def check_version(folder, manifest, problems):
-    """Files of one version against its manifest; gives the number of bytes read."""
-    size, listed = 0, {"manifest.json"}
-    pairs = sorted([f["name"], f["sha256"]] for f in manifest["files"])
-    content = hashlib.sha256(canonical(pairs)).hexdigest()
-    if content != manifest["content"] or content[:16] != folder.name:
-        problems.append(f"{folder}: the manifest's content digest is wrong")
-    for file in manifest["files"]:
-        path = folder / file["name"]
-        listed.add(file["name"])
-        if not NAME.fullmatch(file["name"]) or path.is_symlink() or not path.is_file():
-            problems.append(f"{path}: is missing")
-        elif path.stat().st_size != file["bytes"] or sha256(path) != file["sha256"]:
-            problems.append(f"{path}: its bytes differ from the manifest")
-        else:
-            size += file["bytes"]
-    for path in sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()):
-        if path.relative_to(folder).as_posix() not in listed:
-            problems.append(f"{path}: is not in the manifest")
-    return size
-
-
-def find(partition, digest, erased, problems):
-    """The version folder whose manifest has this sha256 with the manifest, or a tombstone (folder None)."""
-    for path in sorted(partition.glob("*/manifest.json")):
+def find(folder: Path, digest: str, erased: set, problems: list) -> tuple:
+    """The version whose manifest has this sha256, with it; or a tombstone that the ledger names (no version)."""
+    for path in sorted(folder.glob("*/manifest.json")):
         if not path.is_symlink() and sha256(path) == digest:
-            data = path.read_bytes()
-            manifest = json.loads(data)
-            if canonical(manifest) != data:
+            manifest = json.loads(path.read_bytes())
+            if canonical(manifest) != path.read_bytes():
                 problems.append(f"{path}: is not in canonical form")
             return path.parent, manifest
-    for path in sorted(partition.glob("*.erased.json")):
-        stone = json.loads(path.read_bytes())
-        if stone["manifest"] == digest and (digest, sha256(path)) in erased:
+    for path in sorted(folder.glob("*.erased.json")):
+        if (digest, sha256(path)) in erased:
+            stone = json.loads(path.read_bytes())
             print(f"erased on {stone['at'][:10]} by request {stone['request']}: {stone['ref']}")
             return None, stone
     return None, None
 
 
-def walk(bundle, about, problems):
-    todo, seen, size, ledgers = [(about["ref"], about["root"], "the bundle")], set(), 0, {}
+def check_files(folder: Path, manifest: dict, problems: list) -> int:
+    """Files of one version against its manifest; gives their bytes."""
+    content = hashlib.sha256(canonical(sorted([f["name"], f["sha256"]] for f in manifest["files"]))).hexdigest()
+    if content != manifest["content"] or content[:16] != folder.name:
+        problems.append(f"{folder}: the manifest's content digest is wrong")
+    for file in manifest["files"]:
+        path = folder / file["name"]
+        if not NAME.fullmatch(file["name"]) or path.is_symlink() or not path.is_file():
+            problems.append(f"{path}: is missing")
+        elif path.stat().st_size != file["bytes"] or sha256(path) != file["sha256"]:
+            problems.append(f"{path}: its bytes differ from the manifest")
+    listed = {"manifest.json", *(file["name"] for file in manifest["files"])}
+    for path in sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()):
+        if path.relative_to(folder).as_posix() not in listed:
+            problems.append(f"{path}: is not in the manifest")
+    return sum(file["bytes"] for file in manifest["files"])
+
+
+def check_number(path: Path, about: dict, problems: list) -> None:
+    value = json.loads(path.read_bytes())
+    for name in about["path"]:
+        value = value[name]
+    if value != about["value"]:
+        problems.append(f"{path}: says {value}, the bundle claims {about['value']}")
+
+
+def walk(bundle: Path, about: dict, problems: list) -> tuple:
+    """All versions under the root; gives how many they are and their bytes."""
+    todo, seen, size, read = [(about["ref"], about["root"], "the bundle")], set(), 0, {}
     while todo:
         ref, digest, user = todo.pop()
         if digest in seen:
             continue
         seen.add(digest)
+        folder = bundle / "lake" / ref
         if not NAME.fullmatch(ref):
             problems.append(f"{user}: names {ref!r}, which is no partition")
             continue
-        partition = bundle / "lake" / ref
-        if ref not in ledgers:
-            ledgers[ref] = read_ledger(partition / "ledger.jsonl", problems)
-            check_pointer(partition / "current.json", ledgers[ref][2], problems)
-        folder, manifest = find(partition, digest, ledgers[ref][1], problems)
+        if ref not in read:
+            read[ref] = read_partition(folder, problems)
+        version, manifest = find(folder, digest, read[ref][1], problems)
         if manifest is None:
             problems.append(f"{user} -> {ref}: no manifest has the sha256 {digest}: removed, or changed")
             continue
-        if manifest["ref"] != ref or (folder is not None and digest not in ledgers[ref][0]):
+        if manifest["ref"] != ref or (version and digest not in read[ref][0]):
             problems.append(f"{ref}: the ledger never published manifest {digest}")
-        size += check_version(folder, manifest, problems) if folder else 0
+        size += check_files(version, manifest, problems) if version else 0
         inputs = manifest["inputs"]
-        if digest == about["root"] and about.get("follow"):
-            inputs = {name: inputs.get(name, "") for name in about["follow"]}
+        if digest == about["root"]:
+            inputs = {name: inputs[name] for name in about["follow"]}
+            if version and about.get("path"):
+                check_number(version / "report.json", about, problems)
         todo += [(name, wanted, ref) for name, wanted in inputs.items()]
-    return seen, size
+    return len(seen), size
 
 
-def main(arguments):
-    if len(arguments) not in (1, 3) or (len(arguments) == 3 and arguments[1] != "--root"):
-        print(__doc__.splitlines()[0], file=sys.stderr)
+def main(arguments: list) -> int:
+    if len(arguments) not in (1, 3) or arguments[1:2] not in ([], ["--root"]) or not Path(arguments[0]).is_dir():
+        print("usage: python verify_bundle.py BUNDLE [--root DIGEST]", file=sys.stderr)
         return 2
-    bundle, problems = Path(arguments[0]), []
+    bundle, problems = Path(arguments[0]), []  # type: ignore[var-annotated]
     try:
         about = json.loads((bundle / "bundle.json").read_bytes())
         if len(arguments) == 3 and about["root"] != arguments[2]:
             problems.append(f"the bundle's root is {about['root']}, you trust {arguments[2]}")
-        seen, size = walk(bundle, about, problems)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        print(f"BROKEN  {bundle}: damaged, or no bundle ({error!r})")
-        return 1 if bundle.is_dir() else 2
+        versions, size = walk(bundle, about, problems)
+        print(f"{about['title']}: root {about['root']}, {versions} versions, {size:,} bytes")
+    except DAMAGED as error:
+        problems.append(f"{bundle}: damaged, or no bundle ({error!r})")
     for problem in dict.fromkeys(problems):
         print(f"BROKEN  {problem}")
-    print(f"{about['title']}: root {about['root']}, {len(seen)} versions, {size:,} bytes, {len(problems)} problems")
+    print("everything holds" if not problems else f"{len(set(problems))} broken")
     return 1 if problems else 0
 
 

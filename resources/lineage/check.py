@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from resources.lineage.archive import Finding
 from resources.lineage.graph import Graph, Node
@@ -72,11 +73,13 @@ def check_sources(graph: Graph, data_root: Path) -> list[Finding]:
         for digest, refs in digests.items():
             if actual != digest:
                 what = "is missing" if actual is None else "has other bytes than were read"
-                findings.append(Finding(refs[0], "source", f"source file {name} {what} ({len(refs)} days came from it)"))
+                findings.append(
+                    Finding(refs[0], "source", f"source file {name} {what} ({len(refs)} days are cut from it)")
+                )
     return findings
 
 
-def _files(node: Node) -> Sequence[dict[str, str]]:
+def _files(node: Node) -> Sequence[dict[str, Any]]:
     return node.kept.manifest["files"] if node.kept is not None and node.kept.manifest is not None else []
 
 

@@ -192,7 +192,7 @@ def _broken(partition: Partition, digest: str, user: str, entry: Entry | None) -
     """No sound version has this digest: say what is there in its place."""
     ref = partition.ref
     name = partition.version_of(digest)
-    if name is None and partition.current == digest and partition.pointer is not None:
+    if name is None and partition.pointer is not None:
         name = partition.pointer["version"]
     unknown = [k for k in partition.versions.values() if k.digest not in partition.publications]
     kept = partition.versions.get(name or "") or (unknown[0] if unknown else None)

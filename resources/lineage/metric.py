@@ -19,7 +19,7 @@ from resources.ref import Ref
 REPORT = "evaluation_report"
 REPORT_FILE, METRICS_FILE = "report.json", "metrics.json"
 _ADDRESS = re.compile(
-    r"(?:(?P<dataset>[^/:#]+)/)?(?:(?P<day>\d{4}-\d\d-\d\d)(?:\.(?P<split>\w+))?(?:#(?P<version>[0-9a-f]{4,16}))?/)?"
+    r"(?:(?P<dataset>[a-z]\w*)/)?(?:(?P<day>\d{4}-\d\d-\d\d)(?:\.(?P<split>\w+))?(?:#(?P<version>[0-9a-f]{4,16}))?/)?"
     r"(?:(?P<model>[^/:#]+):)?(?P<metric>[^/:#]+)"
 )
 
@@ -103,9 +103,8 @@ def newest_day(root: Path, dataset: str, split: str) -> str:
     """Last as-of day with a report. Raises UsageError where there is none."""
     days = sorted(p.parent.name.split(".")[0] for p in (root / dataset / REPORT).glob(f"*.{split}/{POINTER}"))
     if not days:
-        raise UsageError(
-            f"no report of {dataset} with split {split} in {root}: run `newsrec run --dataset {dataset} --split {split}`"
-        )
+        command = f"newsrec run --dataset {dataset} --split {split}"
+        raise UsageError(f"no report of {dataset} with split {split} in {root}: run `{command}`")
     return days[-1]
 
 
