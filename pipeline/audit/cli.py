@@ -5,6 +5,7 @@ here: the work; imports stay inside the commands, so that `show` answers at once
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +39,15 @@ def _root(lake: Path | None) -> Path:
     if not root.is_dir():
         raise UsageError(f"no lake at {root}: give --lake or NEWSREC_LAKE")
     return root.absolute()
+
+
+def _data_root(given: Path | None, dataset: str) -> Path | None:
+    """The folder given, or that of NEWSREC_DATA_ROOT where NEWSREC_DATASET is the dataset."""
+    if given is None and os.environ.get("NEWSREC_DATASET") == dataset and os.environ.get("NEWSREC_DATA_ROOT"):
+        given = Path(os.environ["NEWSREC_DATA_ROOT"])
+    if given is not None and not given.is_dir():
+        raise UsageError(f"--data-root {given}: no such folder")
+    return given
 
 
 def _address(root: Path, text: str, dataset: str, day: str, split: str, model: str, version: str) -> "Address":
@@ -141,9 +151,64 @@ def verify(
             raise UsageError(f"nothing was ever published in {root}: run `newsrec run`")
     else:
         graph, _, _ = _graph(root, metric, dataset, as_of, split, model, version)
-    if data_root is not None and not data_root.is_dir():
-        raise UsageError(f"--data-root {data_root}: no such folder")
-    answer = check(graph, data_root, anchors)
+    answer = check(graph, _data_root(data_root, ""), anchors)
     _print(answer, as_json, render)
     if not answer["ok"]:
+        raise typer.Exit(1)
+
+
+@audit.command()
+def leaks(
+    metric: Annotated[str | None, typer.Argument(help="a number; without it, a whole report")] = None,
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = "",
+    split: SplitOption = "rolling",
+    model: ModelOption = "snert",
+    version: VersionOption = "",
+    lake: LakeOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="every checkpoint and prediction in the lake")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Training and test overlap, columns that know the future, inputs newer than the as-of day."""
+    from pipeline.audit.leaks import leaks as look
+    from pipeline.audit.leaks import render
+
+    root = _root(lake)
+    if everything:
+        from resources.lineage.graph import walk_all
+
+        graph = walk_all(root)
+    else:
+        graph, _, _ = _graph(root, metric, dataset, as_of, split, model, version)
+    answer = look(graph)
+    _print(answer, as_json, render)
+    if not answer["ok"]:
+        raise typer.Exit(1)
+
+
+@audit.command()
+def replay(
+    metric: MetricArgument,
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = "",
+    split: SplitOption = "rolling",
+    model: ModelOption = "snert",
+    version: VersionOption = "",
+    lake: LakeOption = None,
+    start: Annotated[str, typer.Option("--from", help="predictions, checkpoint or raw")] = "predictions",
+    data_root: RootOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; default: that of the record")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Compute a number again in a fresh process and a scratch lake: identical, or where it first differs."""
+    from pipeline.audit.replay import AGAIN, render
+    from pipeline.audit.replay import replay as again
+
+    if start not in AGAIN or start == "changed":
+        raise UsageError(f"--from {start!r}: use predictions, checkpoint or raw")
+    root = _root(lake)
+    address = _address(root, metric, dataset, as_of, split, model, version)
+    answer = again(root, address, start, _data_root(data_root, dataset), device)  # type: ignore[arg-type]
+    _print(answer, as_json, render)
+    if not answer["identical"]:
         raise typer.Exit(1)
