@@ -6,6 +6,7 @@ here: the work; imports stay inside the commands, so that `show` answers at once
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -212,3 +213,30 @@ def replay(
     _print(answer, as_json, render)
     if not answer["identical"]:
         raise typer.Exit(1)
+
+
+@audit.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="a number, as METRIC or DATASET/DAY.SPLIT[#VERSION]/MODEL:METRIC")],
+    b: Annotated[str, typer.Argument(help="another; what it leaves out is that of the options")],
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = "",
+    split: SplitOption = "rolling",
+    model: ModelOption = "snert",
+    lake: LakeOption = None,
+    attribute: Annotated[bool, typer.Option("--attribute", help="rerun, changing one thing at a time")] = False,
+    data_root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What changed between two numbers: data, code, recipe, seed, environment."""
+    from pipeline.audit.diff import attribute as explain
+    from pipeline.audit.diff import diff as compare
+    from pipeline.audit.diff import render
+
+    root = _root(lake)
+    first, second = (_address(root, text, dataset, as_of, split, model, "") for text in (a, b))
+    found = compare(root, first, second)
+    if attribute:
+        told = explain(root, first, second, found, _data_root(data_root, dataset), lambda s: print(s, file=sys.stderr))
+        found["attribution"] = told
+    _print(found, as_json, render)

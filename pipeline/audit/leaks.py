@@ -198,4 +198,7 @@ def _integers(column: pa.ChunkedArray) -> np.ndarray:
 def _packed(table: pa.Table) -> np.ndarray:
     """Rows as one structured array, for set operations."""
     columns = [_integers(table[n]) for n in (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)]
-    return np.rec.fromarrays(columns, names="user,time,article")
+    packed = np.empty(len(table), dtype=[("user", np.int64), ("time", np.int64), ("article", np.int64)])
+    for name, values in zip(("user", "time", "article"), columns, strict=True):
+        packed[name] = values
+    return packed

@@ -80,28 +80,6 @@ def replay(
     return answer
 
 
-def settings_of(graph: Graph, model: str) -> dict[str, Any]:
-    """Split, profile, seed, recipe and models of the run that made a number, read from the manifests under it."""
-    from resources.bindings import BUDGETS, DEFAULT_MODELS
-
-    predicted = [n for n in graph.nodes.values() if n.ref.stage == "predictions" and n.ref.model == model]
-    if not predicted:
-        raise LakeError(f"no predictions of {model} under this number: nothing tells the settings it was made with")
-    recipe = predicted[0].recipe
-    profiles = {budget: name for name, budget in BUDGETS.items()}
-    if recipe.get("budget") not in profiles:
-        raise UsageError(f"{predicted[0].ref} was made with {recipe.get('budget')} test cases, no profile has so many")
-    report = next((n for n in graph.nodes.values() if n.ref.stage == REPORT), None)
-    trained = [n.recipe for n in graph.nodes.values() if n.ref.stage == "checkpoint" and n.ref.model == model]
-    return {
-        "split": recipe["split"],
-        "profile": profiles[recipe["budget"]],
-        "seed": recipe["seed"],
-        "recipe": trained[0]["recipe"]["name"] if trained else "snert_quick",
-        "models": list(report.recipe.get("models", DEFAULT_MODELS)) if report else list(DEFAULT_MODELS),
-    }
-
-
 def first_difference(before: float | None, after: float | None) -> str:
     """Which decimal place differs first, in words; "" for equal figures.
 
@@ -143,11 +121,12 @@ def render(answer: dict[str, Any]) -> str:
 def compare(spec: Spec) -> dict[str, Any]:
     """The work of the fresh process: `identical`, the two figures, each stage run again with whether its bytes are
     those that were published, the first stage and digit that differ, and notes (other code than then)."""
-    from resources.bindings import RunSettings, ToolBox
+    from pipeline.audit.recorded import RecordedSettings, settings_of
+    from resources.bindings import ToolBox
 
     address = Address.parse(spec.address)
     number, graph = lineage(Path(spec.lake), address)
-    settings = RunSettings(**{**settings_of(graph, address.model), **spec.settings})
+    settings = RecordedSettings(**{**settings_of(graph, address.model), **spec.settings})
     toolbox = ToolBox(
         lake=str(Path(spec.scratch) / "lake"),
         dataset=address.dataset,
