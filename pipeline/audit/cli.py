@@ -240,3 +240,15 @@ def diff(
         told = explain(root, first, second, found, _data_root(data_root, dataset), lambda s: print(s, file=sys.stderr))
         found["attribution"] = told
     _print(found, as_json, render)
+
+
+@audit.command()
+def reconcile(dataset: DatasetOption = "simulated", lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """The same number in report, evaluation, MLflow and Dagster; orphan runs; superseded inputs; Dagster's pointers."""
+    from pipeline.audit.reconcile import reconcile as compare
+    from pipeline.audit.reconcile import render
+
+    answer = compare(_root(lake), dataset)
+    _print(answer, as_json, render)
+    if not answer["ok"]:
+        raise typer.Exit(1)

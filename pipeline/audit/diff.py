@@ -43,7 +43,7 @@ def attribute(
     from pipeline.audit.recorded import settings_of
     from pipeline.audit.replay import replay
 
-    (first, left), (second, right) = lineage(root, a), lineage(root, b)
+    (first, left), (_, right) = lineage(root, a), lineage(root, b)
     mine, theirs = settings_of(left, a.model), settings_of(right, b.model)
     base = {name: mine[name] for name in SETTINGS}
     changes: dict[str, tuple[Address, dict[str, Any]]] = {}

@@ -36,7 +36,7 @@ class RecordedSettings(RunSettings):
 
 
 def settings_of(graph: Graph, model: str) -> dict[str, Any]:
-    """Split, profile, seed, models and training recipes of the run that made a number, read from the manifests under it."""
+    """Split, profile, seed, models and training recipes of the run that made a number, from the manifests under it."""
     predicted = [n for n in graph.nodes.values() if n.ref.stage == "predictions" and n.ref.model == model]
     if not predicted:
         raise LakeError(f"no predictions of {model} under this number: nothing tells the settings it was made with")

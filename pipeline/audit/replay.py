@@ -35,6 +35,8 @@ AGAIN: Mapping[str, tuple[str, ...] | None] = {
     "changed": (),
 }
 """Stages that run again at each level whatever their recipe; None: all. `changed`: only what other settings change."""
+SETTLED = ("checkpoint", "predictions")
+"""Stages under a number whose recipe depends on the settings of a run."""
 _ERRORS: dict[str, type[NewsrecError]] = {e.__name__: e for e in (DataError, UsageError, LakeError)}
 
 
@@ -182,11 +184,9 @@ class Again:
         from assets.graph import BY_NAME
         from ml.datasets import dataset
 
-        if node.ref.stage == "raw_parquet" and self.level != "raw":
+        if self.level == "changed" and node.ref.stage not in SETTLED:
             return []
         stage, known = BY_NAME[node.ref.stage], dataset(node.ref.dataset)
-        if node.ref.stage == "evaluation_rq2" and self.level == "changed":
-            return []  # its oracle is that of the source, which no setting changes
         now = json.loads(canonical(stage.recipe(known, self.settings, self.tools, node.ref.model)))
         then = node.recipe
         return sorted(k for k in now.keys() | (then.keys() - {"rules"}) if now.get(k) != then.get(k))
