@@ -136,6 +136,7 @@ def verify(
     lake: LakeOption = None,
     everything: Annotated[bool, typer.Option("--all", help="every version in the lake")] = False,
     data_root: RootOption = None,
+    key: Annotated[Path | None, typer.Option("--key", help="public key that must have signed the report")] = None,
     anchors: Annotated[bool, typer.Option(help="compare with MLflow and Dagster where they are")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -144,6 +145,8 @@ def verify(
     from pipeline.audit.verify import verify as check
 
     root = _root(lake)
+    if everything and key is not None:
+        raise UsageError("--key is for one report: leave --all out")
     if everything:
         from resources.lineage.graph import walk_all
 
@@ -152,6 +155,12 @@ def verify(
             raise UsageError(f"nothing was ever published in {root}: run `newsrec run`")
     else:
         graph, _, _ = _graph(root, metric, dataset, as_of, split, model, version)
+    if key is not None:
+        from pipeline.audit.sign import check as check_signature
+        from pipeline.audit.sign import public_key
+
+        report = graph.nodes[graph.roots[0]]
+        report.findings += check_signature(report, public_key(key))
     answer = check(graph, _data_root(data_root, ""), anchors)
     _print(answer, as_json, render)
     if not answer["ok"]:
@@ -252,3 +261,74 @@ def reconcile(dataset: DatasetOption = "simulated", lake: LakeOption = None, as_
     _print(answer, as_json, render)
     if not answer["ok"]:
         raise typer.Exit(1)
+
+
+@audit.command()
+def export(
+    metric: Annotated[str | None, typer.Argument(help="a number; without it, a whole report")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="file (for a bundle: a new folder) to write")] = None,
+    kind: Annotated[str, typer.Option("--format", help="openlineage, prov, mermaid, graphml or bundle")] = "bundle",
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = "",
+    split: SplitOption = "rolling",
+    model: ModelOption = "snert",
+    version: VersionOption = "",
+    lake: LakeOption = None,
+) -> None:
+    """The graph for other tools, or a bundle with a stand-alone verifier for an outside auditor."""
+    kinds = ("openlineage", "prov", "mermaid", "graphml", "bundle")
+    if kind not in kinds:
+        raise UsageError(f"--format {kind!r}: use {', '.join(kinds)}")
+    graph, title, number = _graph(_root(lake), metric, dataset, as_of, split, model, version)
+    if kind == "bundle":
+        from pipeline.audit.bundle import write_bundle
+        from pipeline.audit.payload import payload
+
+        if out is None:
+            raise UsageError("a bundle is a folder: say which with --out")
+        made = write_bundle(graph, title, number, payload(graph, title, number), out)
+        print(f"{out}: {made['versions']} versions, {made['bytes']:,} bytes, root {made['root']}")
+        return
+    from pipeline.audit.export import text
+
+    written = text(graph, kind)
+    if out is None:
+        print(written, end="")
+    else:
+        _write(out, written)
+
+
+@audit.command()
+def sign(
+    key: Annotated[Path, typer.Option("--key", help="private key, PEM, Ed25519")],
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = "",
+    split: SplitOption = "rolling",
+    version: VersionOption = "",
+    lake: LakeOption = None,
+    by: Annotated[str, typer.Option("--by", help="who signs")] = "",
+) -> None:
+    """Verify a report and sign its root digest; the signature lies beside the report."""
+    import getpass
+
+    from ml.errors import LakeError
+    from pipeline.audit.sign import private_key
+    from pipeline.audit.sign import sign as put
+    from pipeline.audit.verify import verify as check
+
+    secret = private_key(key)
+    graph, title, _ = _graph(_root(lake), None, dataset, as_of, split, "snert", version)
+    answer = check(graph, None, anchors=True)
+    if not answer["ok"]:
+        raise LakeError(f"{title} is not signed: {answer['findings'][0]['ref']}: {answer['findings'][0]['message']}")
+    print(put(graph.nodes[graph.roots[0]], secret, by or getpass.getuser()))
+
+
+@audit.command()
+def keygen(
+    out: Annotated[Path, typer.Option("--out", help="file of the private key; the public one gets .pub")],
+) -> None:
+    """Make an Ed25519 key pair for `sign` and `verify --key`."""
+    from pipeline.audit.sign import new_key
+
+    print(f"private {out}\npublic {new_key(out)}")
