@@ -33,14 +33,14 @@ def small_lake(root: Path, recall: float = 0.5, seed: int = 3, clicks: str = "da
     lake = Lake(root)
     days = ["2023-05-16", "2023-05-17"]
     raw = [
-        publish(lake, Ref(DATASET, "raw_parquet", d), {"raw.parquet": f"{clicks} {d}"}, [], recipe={"sources": SOURCES})
+        publish(lake, Ref(DATASET, "raw_parquet", d), {"raw.bin": f"{clicks} {d}"}, [], recipe={"sources": SOURCES})
         for d in days
     ]
     tables = [
-        publish(lake, Ref(DATASET, "clicks", d), {"clicks.parquet": f"clicks {clicks} {d}"}, [r], recipe={"rules": "r"})
+        publish(lake, Ref(DATASET, "clicks", d), {"clicks.bin": f"clicks {clicks} {d}"}, [r], recipe={"rules": "r"})
         for d, r in zip(days, raw, strict=True)
     ]
-    known = publish(lake, Ref(DATASET, "interactions", DAY), {"interactions.parquet": f"i {clicks}"}, tables, recipe={})
+    known = publish(lake, Ref(DATASET, "interactions", DAY), {"interactions.bin": f"i {clicks}"}, tables, recipe={})
     recipe = {"recipe": {"name": "snert_quick"}, "seed": seed, "split": "rolling"}
     model = publish(
         lake, Ref(DATASET, "checkpoint", PARTITION, "snert"), {"model.safetensors": f"w{seed}"}, [known], recipe=recipe
@@ -50,7 +50,7 @@ def small_lake(root: Path, recall: float = 0.5, seed: int = 3, clicks: str = "da
     evaluations = []
     for name, needs in (("snert", [model]), ("popular_15", [])):
         lists = publish(
-            lake, Ref(DATASET, "predictions", PARTITION, name), {"top.parquet": f"{name}{seed}"}, [*needs, known]
+            lake, Ref(DATASET, "predictions", PARTITION, name), {"top.bin": f"{name}{seed}"}, [*needs, known]
         )
         entry: dict[str, Any] = {"manifest": {}}
         for question, protocols in (("rq1", rq1), ("rq2", RQ2)):

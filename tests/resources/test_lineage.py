@@ -99,7 +99,7 @@ def test_no_bit_anywhere_can_flip_unseen(root, data):
         rewrite(path, before)
 
 
-@pytest.mark.parametrize("name", ["clicks.parquet", MANIFEST, LEDGER, "current.json"])
+@pytest.mark.parametrize("name", ["clicks.bin", MANIFEST, LEDGER, "current.json"])
 def test_a_file_that_vanished_is_named(root, name):
     path = next(p for p in every_file(root) if p.name == name and "/clicks/" in str(p))
     path.unlink()
@@ -184,7 +184,7 @@ def bury(root: Path, ref: Ref, recorded: bool) -> None:
     named = {"manifest": old.manifest_digest, "tombstone": hashlib.sha256(path.read_bytes()).hexdigest()}
     record = {"erased": [named]} if recorded else {}
     shutil.rmtree(old.path)
-    publish(lake, ref, {"raw.parquet": "without the reader"}, [], recipe={}, record=record)
+    publish(lake, ref, {"raw.bin": "without the reader"}, [], recipe={}, record=record)
 
 
 def test_what_a_request_erased_is_erased_and_not_broken(root):
@@ -235,10 +235,10 @@ def test_paths_that_leave_the_folder_are_not_followed(root):
 
 def test_a_link_in_the_place_of_a_file_is_not_read(root, tmp_path):
     version = Lake(root).require(RAW)
-    (tmp_path / "elsewhere").write_bytes(version.file("raw.parquet").read_bytes())
-    (version.path / "raw.parquet").unlink()
-    (version.path / "raw.parquet").symlink_to(tmp_path / "elsewhere")
-    assert any("raw.parquet is missing" in line for line in broken(walk_all(root)))
+    (tmp_path / "elsewhere").write_bytes(version.file("raw.bin").read_bytes())
+    (version.path / "raw.bin").unlink()
+    (version.path / "raw.bin").symlink_to(tmp_path / "elsewhere")
+    assert any("raw.bin is missing" in line for line in broken(walk_all(root)))
 
 
 def test_the_last_day_is_meant_where_none_is_given(sealed):
