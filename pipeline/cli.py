@@ -284,7 +284,7 @@ def _statements() -> list[str]:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="popularity, retrieval or globo_baselines")],
+    name: Annotated[str, typer.Argument(help="popularity, retrieval, globo_baselines or audit")],
     size: Annotated[str, typer.Option(help="quick or paper")] = "quick",
     data_root: RootOption = None,
     as_json: JsonOption = False,
@@ -292,9 +292,15 @@ def bench(
     """Time ours against a reference from the same run."""
     from ml.benchmarks import BENCHMARKS
 
-    if name not in BENCHMARKS:
-        raise UsageError(f"unknown benchmark {name!r}: choose from {', '.join(sorted(BENCHMARKS))}")
-    result = BENCHMARKS[name](size, data_root)
+    if name not in (*BENCHMARKS, "audit"):
+        raise UsageError(f"unknown benchmark {name!r}: choose from {', '.join(sorted((*BENCHMARKS, 'audit')))}")
+    if name == "audit":
+        from pipeline.audit.bench import bench as bench_audit
+        from resources.places import lake_root
+
+        result = bench_audit(lake_root())
+    else:
+        result = BENCHMARKS[name](size, data_root)
     if as_json:
         print(json.dumps(result, indent=1))
         return

@@ -11,11 +11,11 @@ from typing import Any
 
 from ml.errors import LakeError, UsageError
 from pipeline.audit import verify_bundle
-from pipeline.audit.page import page
 from resources.ledger import LEDGER
 from resources.lineage.archive import POINTER, SIGNATURE, TOMBSTONE
 from resources.lineage.graph import Graph
 from resources.lineage.metric import Number
+from resources.lineage.page import page
 
 README = """Audit bundle of {title}
 

@@ -98,8 +98,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """The tree from a number down to the raw files."""
-    from pipeline.audit.payload import HASHED, LOOKED, payload
     from pipeline.audit.text import tree
+    from resources.lineage.payload import HASHED, LOOKED, payload
 
     root = _root(lake)
     if everything:
@@ -114,7 +114,7 @@ def show(
         hash_files(graph)
     data = payload(graph, title, number, HASHED if hash_bytes else LOOKED)
     if html is not None:
-        from pipeline.audit.page import page
+        from resources.lineage.page import page
 
         _write(html, page(data))
     if html is None or as_json:
@@ -282,7 +282,7 @@ def export(
     graph, title, number = _graph(_root(lake), metric, dataset, as_of, split, model, version)
     if kind == "bundle":
         from pipeline.audit.bundle import write_bundle
-        from pipeline.audit.payload import payload
+        from resources.lineage.payload import payload
 
         if out is None:
             raise UsageError("a bundle is a folder: say which with --out")

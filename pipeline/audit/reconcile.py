@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.audit.anchors import MANIFEST_TAG, dagster_events, day_of, event_facts, mlflow_runs
-from pipeline.audit.payload import findings_json
 from resources.lineage.archive import Finding, partitions, read_partition
 from resources.lineage.graph import Graph, Node, walk
 from resources.lineage.metric import METRICS_FILE, REPORT, REPORT_FILE, figure, numbers
+from resources.lineage.payload import findings_json
 from resources.ref import Ref
 from resources.tracker import KIND
 

@@ -1,6 +1,6 @@
 """A lineage graph as indented lines for the terminal.
 
-Belongs here: layout of the tree. Does not belong here: what the nodes say (`pipeline.audit.payload`).
+Belongs here: layout of the tree. Does not belong here: what the nodes say (`resources.lineage.payload`).
 """
 
 from collections.abc import Iterator

@@ -7,9 +7,9 @@ Belongs here: putting the checks together and telling them. Does not belong here
 from pathlib import Path
 from typing import Any
 
-from pipeline.audit.payload import findings_json
 from resources.lineage.check import check_sources, hash_files
 from resources.lineage.graph import STATES, Graph
+from resources.lineage.payload import findings_json
 
 
 def verify(graph: Graph, data_root: Path | None, anchors: bool, tracking_uri: str | None = None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A lineage graph as plain values: what `show --json` prints and the audit page draws.
 
 Belongs here: one dictionary a node, with what manifest and ledger say of it. Does not belong here: drawing
-(`pipeline.audit.text`, `pipeline.audit.page`).
+(`pipeline.audit.text`, `resources.lineage.page`).
 """
 
 from collections.abc import Mapping
