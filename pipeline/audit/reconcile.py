@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml.errors import UsageError
 from pipeline.audit.anchors import MANIFEST_TAG, dagster_events, day_of, event_facts, mlflow_runs
-from resources.lineage.archive import Finding, partitions, read_partition
+from resources.lineage.archive import Finding, Partition, partitions, read_partition
 from resources.lineage.graph import Graph, Node, walk
 from resources.lineage.metric import METRICS_FILE, REPORT, REPORT_FILE, figure, numbers
 from resources.lineage.payload import findings_json
@@ -28,9 +29,11 @@ def reconcile(root: Path, dataset: str, tracking_uri: str | None = None) -> dict
     reports = [ref for ref in partitions(root) if ref.dataset == dataset and ref.stage == REPORT]
     starts = [(ref, read_partition(root, ref).current) for ref in reports]
     graph = walk(root, [(ref, digest) for ref, digest in starts if digest])
-    runs = mlflow_runs([dataset], tracking_uri)
+    runs = mlflow_runs([dataset], tracking_uri) if graph.roots else None
     recorded = dagster_events({_key(n) for n in graph.nodes.values()})
     events = None if recorded is None else {k: [event_facts(r) for r in v] for k, v in recorded.items()}
+    if not graph.roots:
+        raise UsageError(f"no report of {dataset} in {root}: run `newsrec run --dataset {dataset}`")
     counts = {"reports": len(graph.roots), "figures": 0, "in_mlflow": 0, "in_dagster": 0, "pointers": 0, "disagree": 0}
     found = [finding for id_ in graph.roots for finding in _figures(graph, graph.nodes[id_], runs, events, counts)]
     found += _superseded(graph)
@@ -128,22 +131,33 @@ def _in_dagster(node: Node, name: str, events: Events) -> list[float]:
 
 
 def _superseded(graph: Graph) -> Iterator[Finding]:
-    """Current reports over inputs that are no longer current."""
+    """Current reports over inputs that are no longer current, by what each version was last made from: equal bytes keep
+    their first manifest, the ledger names the newer inputs."""
     for id_ in graph.roots:
-        todo, seen = [id_], set()
-        old: list[str] = []
+        todo, seen, old = [graph.nodes[id_].ref], set(), set()
         while todo:
-            node = graph.nodes[todo.pop()]
-            if node.id in seen:
+            ref = todo.pop()
+            if ref in seen:
                 continue
-            seen.add(node.id)
-            todo += node.inputs
-            if node.state == "superseded":
-                old.append(str(node.ref))
+            seen.add(ref)
+            partition = _partition(graph, ref)
+            entry = partition.publications.get(partition.current)
+            named = entry.record["publication"].get("inputs", {}) if entry else {}
+            for name, digest in named.items():
+                upstream = Ref.parse(name)
+                if _partition(graph, upstream).current != digest:
+                    old.add(name)
+                todo.append(upstream)
         if old:
             more = f" and {len(old) - 1} more" if len(old) > 1 else ""
             message = f"stands on superseded {min(old)}{more}: {graph.nodes[id_].ref.command} brings it up to date"
             yield Finding(str(graph.nodes[id_].ref), "superseded", message, broken=False)
+
+
+def _partition(graph: Graph, ref: Ref) -> Partition:
+    if ref not in graph.partitions:
+        graph.partitions[ref] = read_partition(graph.root, ref)
+    return graph.partitions[ref]
 
 
 def _orphans(root: Path, runs: "Mapping[str, Run]") -> Iterator[Finding]:

@@ -106,9 +106,12 @@ def render(answer: dict[str, Any]) -> str:
     """For the terminal."""
     lines = []
     for stage in answer["stages"]:
-        said = "same bytes" if stage["same"] else f"other bytes: {', '.join(stage['differs'])}"
-        lines.append(f"{stage['ref']}: {said} ({stage['seconds']:.1f} s)")
-        lines += [f"    {stage['first']}"] if stage["first"] else []
+        if not stage["same"]:
+            lines.append(f"{stage['ref']}: other bytes: {', '.join(stage['differs'])}")
+            lines += [f"    {stage['first']}"] if stage["first"] else []
+    same = sum(stage["same"] for stage in answer["stages"])
+    seconds = sum(stage["seconds"] for stage in answer["stages"])
+    lines.append(f"{len(answer['stages'])} partitions made again in {seconds:.1f} s, {same} with the same bytes")
     lines += [f"note  {note}" for note in answer["notes"]]
     stored, again = answer["stored"], answer["replayed"]
     if answer["identical"]:
@@ -226,7 +229,10 @@ class Again:
             summary = stage.compute(work)
             flat = {str(v.ref): v for versions in inputs.values() for v in versions}
             version = self.tools.lake.publish(staged, flat, "replay", {}, code, summary.rows, [], {"replay": True})
-        self.stages.append(_told(node, version, monotonic() - started))
+        told = _told(node, version, monotonic() - started)
+        self.stages.append(told)
+        said = "the same bytes" if told["same"] else f"other bytes in {', '.join(told['differs'])}"
+        print(f"{ref}: {said} ({told['seconds']} s)", file=sys.stderr, flush=True)
         return version
 
     def _inputs(self, node: Node) -> "dict[str, list[Version]]":

@@ -1,7 +1,7 @@
 """The audit page: one self-contained HTML file over a graph's payload.
 
 Belongs here: putting the payload into the page without letting it out of its place. Does not belong here: the payload
-(`resources.lineage.payload`); what the page draws is in `page.html`: rows are made for the visible part only, and a node
+(`resources.lineage.payload`); `page.html` is what draws: rows are made for the visible part only, and a node
 that several others share has one place and links to it.
 """
 

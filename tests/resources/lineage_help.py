@@ -43,18 +43,22 @@ def small_lake(root: Path, recall: float = 0.5, seed: int = 3, clicks: str = "da
     known = publish(lake, Ref(DATASET, "interactions", DAY), {"interactions.bin": f"i {clicks}"}, tables, recipe={})
     recipe = {"recipe": {"name": "snert_quick"}, "seed": seed, "split": "rolling"}
     model = publish(
-        lake, Ref(DATASET, "checkpoint", PARTITION, "snert"), {"model.safetensors": f"w{seed}"}, [known], recipe=recipe
+        lake,
+        Ref(DATASET, "checkpoint", PARTITION, "snert"),
+        {"model.safetensors": f"w{seed} {clicks}"},
+        [known],
+        recipe=recipe,
     )
     rq1 = {"thesis": {"recall@20": {**RQ1["thesis"]["recall@20"], "value": recall}}}
     models: dict[str, Any] = {}
     evaluations = []
     for name, needs in (("snert", [model]), ("popular_15", [])):
         lists = publish(
-            lake, Ref(DATASET, "predictions", PARTITION, name), {"top.bin": f"{name}{seed}"}, [*needs, known]
+            lake, Ref(DATASET, "predictions", PARTITION, name), {"top.bin": f"{name}{seed} {clicks}"}, [*needs, known]
         )
         entry: dict[str, Any] = {"manifest": {}}
         for question, protocols in (("rq1", rq1), ("rq2", RQ2)):
-            text = json.dumps({"rq": question, "protocols": protocols, "model": name})
+            text = json.dumps({"rq": question, "protocols": protocols, "model": name, "of": clicks})
             ref = Ref(DATASET, f"evaluation_{question}", PARTITION, name)
             version = publish(lake, ref, {"metrics.json": text}, [lists], recipe={})
             evaluations.append(version)
