@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets import links
 from assets.expectations import CheckResult, suite_digest, suite_names, validate
 from assets.stage import BASELINE, Need, Stage, Summary, Work, days_of
 from ml.datasets import Dataset
@@ -178,10 +179,12 @@ def _materialise(
     inputs = {name: [tools.lake.require(r) for _, _, r in found] for name, found in refs.items()}
     flat = [v for versions in inputs.values() for v in versions]
     key, recipe, code = key_of(stage, dataset, day, model, settings, tools, flat)
+    columns = links.column_lineage(stage, dataset, model, by_name)
     current = tools.lake.current(ref)
     if current is not None and current.recipe_key == key and all(f.is_file() for f in current.files()):
         context.log.info(f"{ref}: unchanged, recipe key {key[:12]}")
-        return _result(stage, current, tools.lake.publication(ref)["checks"], {"unchanged": True})
+        more = {**links.links(tools.lake, current, tools.tracker.uri), **columns, "unchanged": True}
+        return _result(stage, current, tools.lake.publication(ref)["checks"], more)
     started = monotonic()
     asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
     with ExitStack() as stack:
@@ -208,7 +211,8 @@ def _materialise(
             record=record,
         )
         _track(run, recipe, summary, version, flat)
-    extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"]}
+    extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"], **columns}
+    extra |= links.links(tools.lake, version, tools.tracker.uri, run.url)
     return _result(stage, version, checks, extra)
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ml.errors import DataError, NewsrecError, UsageError
+from pipeline.audit.cli import audit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from resources.bindings import RunSettings, ToolBox
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(audit, name="audit")
 
 DatasetOption = Annotated[
     str,
@@ -422,7 +424,7 @@ def _statements() -> list[str]:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="popularity, retrieval, ingestion or globo_baselines")],
+    name: Annotated[str, typer.Argument(help="popularity, retrieval, ingestion, globo_baselines or audit")],
     size: Annotated[str, typer.Option(help="quick or paper")] = "quick",
     data_root: RootOption = None,
     as_json: JsonOption = False,
@@ -430,9 +432,15 @@ def bench(
     """Time ours against a reference from the same run."""
     from ml.benchmarks import BENCHMARKS
 
-    if name not in BENCHMARKS:
-        raise UsageError(f"unknown benchmark {name!r}: choose from {', '.join(sorted(BENCHMARKS))}")
-    result = BENCHMARKS[name](size, data_root)
+    if name not in (*BENCHMARKS, "audit"):
+        raise UsageError(f"unknown benchmark {name!r}: choose from {', '.join(sorted((*BENCHMARKS, 'audit')))}")
+    if name == "audit":
+        from pipeline.audit.bench import bench as bench_audit
+        from resources.places import lake_root
+
+        result = bench_audit(lake_root())
+    else:
+        result = BENCHMARKS[name](size, data_root)
     if as_json:
         print(json.dumps(result, indent=1))
         return

@@ -19,7 +19,7 @@ from ml.own_log import read_log_file
 from resources.engine import Engine
 from resources.gpu import Device
 from resources.lake import Lake
-from resources.places import REPOSITORY
+from resources.places import lake_root
 from resources.source import DatasetSource
 from resources.text_encoder import TextEncoder
 from resources.tracker import Tracker
@@ -39,11 +39,6 @@ DEFAULT_MODELS = (
     "cooccurrence_popular",
     "random",
 )
-
-
-def lake_root() -> Path:
-    """`NEWSREC_LAKE`, or `lake/` in the repository."""
-    return Path(os.environ.get("NEWSREC_LAKE") or REPOSITORY / "lake")
 
 
 class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
