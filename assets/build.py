@@ -8,7 +8,7 @@ import base64
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date, datetime, time, timedelta
 from time import monotonic
@@ -105,6 +105,14 @@ def key_of(
     return recipe_key({str(v.ref): v for v in inputs}, "".join(code.values()), recipe, seed), recipe, code
 
 
+class RuleBroken(DataError):
+    """Staged output that broke a blocking rule; `checks` are the results of all rules."""
+
+    def __init__(self, message: str, checks: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.checks = checks
+
+
 def build_asset(
     stage: Stage, dataset: Dataset, model: str | None, by_name: Mapping[str, Stage], names: Sequence[str]
 ) -> Any:
@@ -122,10 +130,13 @@ def build_asset(
         check_specs=[dg.AssetCheckSpec(n, asset=key) for n in (suite_names(stage.table) if stage.table else [])],
         tags={"dataset": dataset.name, **({"model": model} if model else {})},
     )
-    def body(context: dg.AssetExecutionContext, settings: RunSettings, toolbox: ToolBox) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def body(context: dg.AssetExecutionContext, settings: RunSettings, toolbox: ToolBox) -> Iterator[Any]:
         day = date.fromisoformat(context.partition_key)
         try:
-            return _materialise(context, stage, dataset, day, model, settings, toolbox.tools(), by_name)
+            yield _materialise(context, stage, dataset, day, model, settings, toolbox.tools(), by_name)
+        except RuleBroken as error:
+            yield from (_check_result(c, key) for c in error.checks)
+            raise dg.Failure(description=str(error), metadata={"bad_input": True}, allow_retries=False) from error
         except NewsrecError as error:
             kind = {"bad_input": isinstance(error, (DataError, UsageError))}
             raise dg.Failure(description=str(error), metadata=kind, allow_retries=False) from error
@@ -231,14 +242,7 @@ def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:
     if stage.table is None:
         return []
     results: list[CheckResult] = validate(stage.table, work.out, dataset, work.day)
-    failed = [r for r in results if r.blocking and not r.passed]
-    if failed:
-        worst = failed[0]
-        raise DataError(
-            f"{dataset.name}/{stage.name}/{work.day}: nothing published, rule {worst.name!r} failed for "
-            f"{worst.count_bad} rows (for example {', '.join(worst.examples[:3])}): {worst.description}"
-        )
-    return [
+    checks = [
         {
             "name": r.name,
             "passed": r.passed,
@@ -249,6 +253,15 @@ def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:
         }
         for r in results
     ]
+    failed = [r for r in results if r.blocking and not r.passed]
+    if failed:
+        worst = failed[0]
+        raise RuleBroken(
+            f"{dataset.name}/{stage.name}/{work.day}: nothing published, rule {worst.name!r} failed for "
+            f"{worst.count_bad} rows (for example {', '.join(worst.examples[:3])}): {worst.description}",
+            checks,
+        )
+    return checks
 
 
 def _track(run: Any, recipe: Mapping[str, Any], summary: Summary, version: Version, inputs: Sequence[Version]) -> None:
@@ -291,13 +304,15 @@ def _result(
             **({"dagster/row_count": max(rows.values())} if rows else {}),
             **extra,
         },
-        check_results=[
-            dg.AssetCheckResult(
-                check_name=c["name"],
-                passed=c["passed"],
-                severity=dg.AssetCheckSeverity.ERROR if c["blocking"] else dg.AssetCheckSeverity.WARN,
-                metadata={"count": c["count_bad"], "examples": list(c["examples"]), "rule": c["description"]},
-            )
-            for c in checks
-        ],
+        check_results=[_check_result(c) for c in checks],
+    )
+
+
+def _check_result(check: Mapping[str, Any], key: dg.AssetKey | None = None) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=check["name"],
+        passed=check["passed"],
+        severity=dg.AssetCheckSeverity.ERROR if check["blocking"] else dg.AssetCheckSeverity.WARN,
+        metadata={"count": check["count_bad"], "examples": list(check["examples"]), "rule": check["description"]},
     )

@@ -22,7 +22,7 @@ SECONDS_BETWEEN = 15.0
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
-    hours = split(settings.split).test
+    hours = list(split(settings.split).test)
     return {"budget": settings.budget, "seed": settings.seed, "split": settings.split, "test": hours, "model": model}
 
 

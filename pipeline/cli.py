@@ -458,7 +458,7 @@ def main() -> None:
     """Entry point: runs a command and turns the project's errors into one line and an exit code."""
     from pathlib import Path
 
-    os.environ.setdefault("DAGSTER_HOME", str(Path(__file__).resolve().parent.parent))
+    os.environ["DAGSTER_HOME"] = os.environ.get("DAGSTER_HOME") or str(Path(__file__).resolve().parent.parent)
     for name, value in (("DAGSTER_DISABLE_TELEMETRY", "1"), ("DO_NOT_TRACK", "1"), ("GX_ANALYTICS_ENABLED", "false")):
         os.environ.setdefault(name, value)
     handler = logging.StreamHandler(sys.stderr)

@@ -163,7 +163,7 @@ def _make_tools(
     return Tools(
         lake=Lake(lake),
         source=DatasetSource(lake, dict([root] if root else []), watermark_hours),
-        encoder=TextEncoder(*encoder, device=device),
+        encoder=TextEncoder(*encoder, device=device, download=os.environ.get("HF_HUB_OFFLINE") == "0"),
         device=Device(device),
         tracker=Tracker(tracking_uri),
     )

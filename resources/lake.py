@@ -175,12 +175,13 @@ class Lake:
         return ledger.entries(self.folder(ref) / ledger.LEDGER)
 
     def publication(self, ref: Ref) -> dict[str, Any]:
-        """What the last publication of a partition was made from: inputs, recipe, code and checks, also where equal
+        """What the current publication of a partition was made from: inputs, recipe, code and checks, also where equal
         bytes kept an older manifest. Raises LakeError when there is none."""
-        entries = self.history(ref)
-        if not entries:
-            raise LakeError(f"{ref} has no ledger: run: {ref.command}")
-        return dict(entries[-1].record["publication"])
+        current = self.require(ref)
+        for entry in self.history(ref):
+            if entry.digest == current.ledger_head:
+                return dict(entry.record["publication"])
+        raise LakeError(f"{ref}: the ledger lacks the publication that is current: run: {ref.command}")
 
     def verify(self, version: Version) -> list[str]:
         """What is wrong with a version's bytes, manifest and ledger, one line each; [] when nothing is."""

@@ -103,6 +103,9 @@ def test_a_failed_blocking_rule_publishes_nothing(run):
     (failed,) = [e for e in result.all_events if e.is_step_failure]
     message = failed.step_failure_data.user_failure_data.description
     assert "7 rows" in message and "row 3" in message and "nothing published" in message
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert not evaluation.passed
+    assert (evaluation.metadata["count"].value, evaluation.metadata["examples"].value) == (7, ["row 3"])
 
 
 def test_a_failed_warning_is_published_and_shown(run):
