@@ -305,7 +305,7 @@ def _write_in_view(asof: AsOf, model: Model, index: np.ndarray, path: Path) -> N
             inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
             where = np.repeat(shown.offsets[part], np.diff(offsets)) + inside
             rows = shown.article[where]
-            cases = asof.cases(shown.user[part], shown.time[part])
+            cases = asof.cases(shown.user[part], shown.time[part], session=shown.session[part])
             ids = np.where(rows >= 0, asof.catalogue.article_id[rows], -1)
             columns = [
                 pa.array(shown.impression[part]),

@@ -262,6 +262,10 @@ def recommend(
     k: Annotated[int, typer.Option("--k", min=1, max=1000)] = 20,
     model: Annotated[str, typer.Option(help="a model of the registry")] = "snert",
     split: SplitOption = "rolling",
+    session: Annotated[
+        int | None,
+        typer.Option("--session", help="the source's session of the request; default: 30-minute rule", min=0),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="history, age and clicks beside each article")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -270,7 +274,7 @@ def recommend(
 
     dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
-    answer = recommend_for(toolbox.tools(), _settings(split), dataset, model, user, at, k)
+    answer = recommend_for(toolbox.tools(), _settings(split), dataset, model, user, at, k, session)
     print(json.dumps(answer, indent=1) if as_json else render(answer, explain))
 
 
