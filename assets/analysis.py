@@ -76,7 +76,7 @@ DATASET_ANALYSIS = Stage(
         SpanNeed("clicks", "clicks"),
         SpanNeed("impressions", "impressions"),
     ),
-    modules=("ml.analysis",),
+    modules=("assets.analysis", "ml.analysis"),
     recipe=_recipe,
     compute=_compute,
     by_split="span",

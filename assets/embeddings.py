@@ -113,7 +113,7 @@ ARTICLE_EMBEDDINGS = Stage(
         Need("clicks", "clicks"),
         Need("earlier_clicks", "clicks", lambda _: (-2, -1)),
     ),
-    modules=("ml.coclick_vectors", "ml.readers"),
+    modules=("assets.embeddings", "resources.text_encoder", "ml.coclick_vectors", "ml.readers"),
     recipe=_recipe,
     compute=_compute,
     daily=True,

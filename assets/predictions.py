@@ -60,7 +60,7 @@ PREDICTIONS = Stage(
     group="evaluation",
     description="Exact top 50 per test case and the score of every in-view article, over sampled whole test minutes.",
     needs=(Need("checkpoint", "checkpoint", model="same"), *test_needs()),
-    modules=("ml.predict", "ml.models"),
+    modules=("assets.predictions", "ml.predict", "ml.models"),
     recipe=_recipe,
     compute=_compute,
     by_split="test",

@@ -79,7 +79,7 @@ EVALUATION_REPORT = Stage(
         *(Need(f"evaluation_{q}", f"evaluation_{q}", model="every") for q in QUESTIONS),
         Need("checkpoint", "checkpoint", model="every"),
     ),
-    modules=("ml.report", "ml.cards"),
+    modules=("assets.report", "ml.report", "ml.cards"),
     recipe=_recipe,
     compute=_compute,
     by_split="test",

@@ -107,10 +107,13 @@ def no_recipe(*_: object) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: an asset per dataset, or per dataset and model. `modules`: the `ml` modules whose source is part of
-    the recipe key. `daily`: partitions are days of data (else as-of days). `by_split`: the output depends on
-    what the split fits on, on what it tests, or on the run's span of days, so the lake keeps one partition per day and
-    split, or per day and span. `day_recipe`: what the recipe says of the partition's day alone."""
+    """One stage: an asset per dataset, or per dataset and model.
+
+    `modules`: those whose source is part of the recipe key, its own first; what they import from `ml` counts too.
+    `daily`: partitions are days of data (else as-of days). `by_split`: the output depends on what the split fits on, on
+    what it tests, or on the run's span of days, so the lake keeps one partition per day and split, or per day and
+    span. `day_recipe`: what the recipe says of the partition's day alone.
+    """
 
     name: str
     group: str

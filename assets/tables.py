@@ -47,7 +47,7 @@ def _table(name: str, description: str) -> Stage:
         group="ingestion",
         description=description,
         needs=(Need("raw_parquet", "raw_parquet"),),
-        modules=("ml.readers", "ml.inview") if name == "impressions" else ("ml.readers",),
+        modules=("assets.tables", "ml.readers", *(["ml.inview"] if name == "impressions" else [])),
         recipe=partial(_recipe, name),
         compute=partial(_compute, name),
         daily=True,

@@ -166,3 +166,9 @@ def test_stages_come_after_what_they_need():
     for stage in STAGES:
         assert {n.stage for n in stage.needs} <= seen, stage.name
         seen.add(stage.name)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)
+def test_a_stage_names_the_module_of_its_body_for_the_recipe_key(stage):
+    body = getattr(stage.compute, "func", stage.compute)
+    assert body.__module__ in stage.modules
