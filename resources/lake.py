@@ -9,13 +9,13 @@ them is current) and `ledger.jsonl` (every publication).
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ml.errors import LakeError
 from resources import ledger
@@ -106,6 +106,24 @@ class Lake:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path, is_singleton=True):
             yield
+
+    @contextmanager
+    def alone(self, dataset: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the only place for a planned run over a dataset, across processes: runs with other settings write the
+        same partitions, and a step must not find inputs that another run has put there since the plan was made.
+        `waiting` is called once where another run has to end first."""
+        path = self.root / LOCKS / f"run~{dataset}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def publish(
         self,

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -319,3 +320,30 @@ def test_the_publication_is_that_of_the_pointer_also_after_a_crash_before_it_mov
     assert lake.publication(REF)["recipe_key"] == "k2"
     pointer.write_bytes(before)  # the process died between ledger and pointer
     assert lake.publication(REF)["recipe_key"] == "k1"
+
+
+def test_a_second_run_over_a_dataset_waits_for_the_first(tmp_path):
+    lake, other = Lake(tmp_path), Lake(tmp_path)
+    order: list[str] = []
+    entered, leave = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with lake.alone("globo", lambda: order.append("first waits")):
+            entered.set()
+            leave.wait(10)
+            order.append("first ends")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    entered.wait(10)
+    with other.alone("mind", lambda: order.append("mind waits")):
+        pass
+
+    def told() -> None:
+        order.append("second waits")
+        leave.set()
+
+    with other.alone("globo", told):
+        order.append("second runs")
+    thread.join()
+    assert order == ["second waits", "first ends", "second runs"]
