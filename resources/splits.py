@@ -6,13 +6,14 @@ files a dataset has (`resources.source`, `resources.landing`) and parsing (`ml.r
 
 import functools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from filelock import FileLock
 
 from ml.datasets import Dataset
-from ml.errors import LakeError
+from ml.errors import DataError, LakeError
 from ml.readers import reader
 from resources.code import source_digest
 from resources.manifest import canonical, digest, file_digest
@@ -33,11 +34,18 @@ class Splits:
     def cut(self, dataset: Dataset, root: Path, files: Mapping[str, str], progress: Callable[[str], None]) -> Path:
         """A folder with one folder per day of data (`YYYY-MM-DD/`), cut from the files below `root` in one pass.
 
-        `files`: their sha256 by name relative to `root`. Raises DataError as the reader does.
+        `files`: their sha256 by name relative to `root`. Raises DataError as the reader does, and when a file changes
+        while it is read: the folder would hold other bytes than its key names.
         """
-        return self.made(
-            dataset, {"files": dict(files)}, lambda out: reader(dataset.reader).split(root, dataset, out, progress)
-        )
+        paths = [root / name for name in files]
+
+        def fill(out: Path) -> None:
+            before = self.hashes(root, paths), [_stamp(p) for p in paths]
+            reader(dataset.reader).split(root, dataset, out, progress)
+            if before != (dict(files), [_stamp(p) for p in paths]):
+                raise DataError(f"{root}: a source file changed while it was read: run again when it is still")
+
+        return self.made(dataset, {"files": dict(files)}, fill)
 
     def made(self, dataset: Dataset, what: Mapping[str, object], fill: Callable[[Path], object]) -> Path:
         """The folder that `fill` fills for `what` (JSON) and the readers' source; filled only when it is not there."""
@@ -50,6 +58,7 @@ class Splits:
                 if not target.is_dir():
                     with temporary_folder(self._lake / ".staging") as folder:
                         fill(folder)
+                        _flush(folder)
                         folder.rename(target)
         return target
 
@@ -73,6 +82,22 @@ class Splits:
                 temporary.write_bytes(canonical(known))
                 temporary.replace(cache)
         return found
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int]:
+    """What changes whenever a file is written to or replaced."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _flush(folder: Path) -> None:
+    """Everything below a folder to disk."""
+    for path in (folder, *folder.rglob("*")):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @functools.cache

@@ -173,3 +173,25 @@ def test_a_damaged_cache_is_named(source: DatasetSource, tmp_path: Path) -> None
     path.write_text("{")
     with pytest.raises(LakeError, match=r"fingerprints\.json .* only a cache"):
         source.fingerprint(GLOBO)
+
+
+def test_a_file_that_changes_while_it_is_read_leaves_no_split(
+    source: DatasetSource, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = sorted(root.glob("clicks/*.csv"))[0]
+    true = module.reader(GLOBO.reader)
+
+    class Changing:
+        def split(self, *arguments: object) -> object:
+            content = file.read_bytes()
+            file.write_bytes(content.replace(b"1", b"2"))
+            try:
+                return true.split(*arguments)  # type: ignore[arg-type]
+            finally:
+                file.write_bytes(content)  # the same bytes as before are back when the split ends
+
+    monkeypatch.setattr(module, "reader", lambda _: Changing())
+    with pytest.raises(DataError, match="changed while it was read"):
+        source.days(GLOBO)
+    monkeypatch.setattr(module, "reader", lambda _: true)
+    assert source.days(GLOBO)
