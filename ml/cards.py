@@ -13,6 +13,7 @@ LICENCES = {
     "simulated": "made by the simulator of this repository; no person's data (Apache-2.0, like the code)",
     "ebnerd": "EB-NeRD, under the terms of its publisher; it is not redistributed here, read the terms before any use",
     "globo": "academic and research use, no redistribution; cite Moreira et al. 2018, doi 10.1145/3270323.3270328",
+    "mind": "MIND, research use only, no redistribution; read the terms of its publisher before any use",
 }
 EVERY_LOG = (
     "Exposure: readers click what was placed before them; what was never shown has no clicks, whatever its worth.",
@@ -32,6 +33,10 @@ BIASES = {
         "Clicks only: no impressions, no text; an article's first click stands in for its publication.",
         "The last click of most sessions carries an invented time, exactly 30 s after the click before it.",
         "Article ids are sorted by category; the published creation time is no publication time and is not used.",
+    ),
+    "mind": (
+        "Histories have no times, so they are no clicks here; no publication time: the first appearance stands in.",
+        "Articles without a row in the news file have no text, so no claim about a text model where many lack one.",
     ),
 }
 USES = {
