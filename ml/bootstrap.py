@@ -14,6 +14,8 @@ from statistics import NormalDist
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from ml.metrics import coverage
+
 LEVEL = 0.95
 RESAMPLES = 1000
 _DRAWS_AT_ONCE = 4_000_000
@@ -91,7 +93,7 @@ def union_share(
     """
     readers = np.unique(reader)
     drawn = _drawn_unions(items, reader, readers, seed, resamples) / size
-    interval = _normal(len(np.unique(items)) / size, drawn, len(readers))
+    interval = _normal(coverage(items, size), drawn, len(readers))
     return replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ml import schema
 from ml.clock import minute_start
 from ml.errors import DataError
+from ml.metrics import labels_from_lists
 
 
 def int_array(table: pa.Table, column: str, dtype: type = np.int64) -> np.ndarray:
@@ -138,11 +139,7 @@ class Impressions:
         table = pa.concat_tables(parts).combine_chunks() if parts else wanted.empty_table()
         inview, clicked = (_flat_list(table, c) for c in lists)
         article = catalogue.rows(inview[1])
-        owner = np.repeat(np.arange(len(table)), np.diff(inview[0]))
-        clicked_owner = np.repeat(np.arange(len(table)), np.diff(clicked[0]))
-        ids, codes = np.unique(np.concatenate([inview[1], clicked[1]]), return_inverse=True)
-        shown, hit = codes[: len(owner)], codes[len(owner) :]
-        label = np.isin(owner * len(ids) + shown, clicked_owner * len(ids) + hit)
+        label = labels_from_lists(inview[1], inview[0], clicked[1], clicked[0])
         context = np.stack([int_array(table, name, np.int32) for name in schema.CONTEXT], axis=1)
         impression, user, time, session = (int_array(table, c) for c in names)
         said = sorted(filter(None, table[schema.SYNTHETIC].unique().to_pylist()))

@@ -36,17 +36,20 @@ def asof() -> AsOf:
 
 @pytest.fixture(scope="module")
 def load(asof: AsOf, tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """Loads a model by name; those that train get a checkpoint with random weights."""
+    """Loads a model by name; those that train get a checkpoint with random weights ("snert on coclick": with vectors
+    that change in time)."""
 
     def loaded(name: str) -> Model:
+        name, _, families = name.partition(" on ")
         spec = MODELS[name]
-        return spec.load(_checkpoint(asof, tmp_path_factory.mktemp(name)) if spec.trains else None)
+        changes = {"families": (*families.split("+"), "time", "popularity", "interaction")} if families else {}
+        return spec.load(_checkpoint(asof, tmp_path_factory.mktemp(name), **changes) if spec.trains else None)
 
     return loaded
 
 
-def _checkpoint(asof: AsOf, folder: Path) -> Path:
-    recipe = small_recipe()
+def _checkpoint(asof: AsOf, folder: Path, **changes: object) -> Path:
+    recipe = small_recipe(**changes)
     fitted = FittedFeatures.fit(recipe, asof, np.flatnonzero(asof.clicks.time < DAY_3))
     torch.manual_seed(0)
     save_weights(SnertNet(fitted.spec, recipe), folder / "model.safetensors")
@@ -66,7 +69,7 @@ def busy_time(asof: AsOf) -> int:
     return int(time[1:][minute_start(time[1:]) == minute_start(time[:-1])][0])
 
 
-@pytest.mark.parametrize("name", [n for n, spec in MODELS.items() if spec.strict])
+@pytest.mark.parametrize("name", [*(n for n, spec in MODELS.items() if spec.strict), "snert on coclick"])
 def test_events_at_or_after_t_change_no_bit(name: str, asof: AsOf, load: Load) -> None:
     time = busy_time(asof)
     users, model = some_users(asof), load(name)
