@@ -21,7 +21,7 @@ from assets.expectations import CheckResult, suite_digest, suite_names, validate
 from assets.stage import BASELINE, Need, Stage, Summary, Work, days_of
 from ml.datasets import Dataset
 from ml.errors import DataError, NewsrecError, UsageError
-from ml.models import MODELS
+from ml.models import MODELS, ModelSpec
 from ml.splits import ROLLING, split
 from resources.bindings import RunSettings, ToolBox, Tools
 from resources.code import source_digest
@@ -46,7 +46,12 @@ def models_of(stage: Stage, names: Iterable[str]) -> list[str | None]:
     """The models that `stage` has an asset for, among `names`; [None] for stages without models."""
     if stage.models == "none":
         return [None]
-    return [n for n in names if stage.models == "every" or MODELS[n].trains]
+    fits: dict[str, Callable[[ModelSpec], bool]] = {
+        "every": lambda _: True,
+        "trained": lambda spec: spec.trains,
+        "embedding": lambda spec: spec.trains and spec.embeds,
+    }
+    return [n for n in names if fits[stage.models](MODELS[n])]
 
 
 def needed_models(
@@ -100,7 +105,7 @@ def key_of(
     recipe = {**stage.recipe(dataset, settings, tools, model), **stage.day_recipe(dataset, day, tools), **dataset.facts}
     if stage.table:
         recipe = {**recipe, "rules": suite_digest(stage.table)}
-    code = {module: source_digest([module]) for module in stage.modules}
+    code = {module: source_digest([module]) for module in stage.sources(model)}
     seed = recipe.get("seed", 0)
     return recipe_key({str(v.ref): v for v in inputs}, "".join(code.values()), recipe, seed), recipe, code
 

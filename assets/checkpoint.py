@@ -9,6 +9,7 @@ from typing import Any
 from assets import plots
 from assets.stage import Need, Stage, Summary, Work, fit_needs
 from ml.datasets import Dataset
+from ml.models import MODELS
 from ml.splits import split
 from resources.bindings import RunSettings, Tools
 
@@ -22,8 +23,10 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
 
 
 def _compute(work: Work) -> Summary:
-    from ml.train import TrainSpec, train
+    from ml.train import TrainSpec
 
+    train = MODELS[work.model or ""].train
+    assert train is not None
     spans = work.split.spans(work.dataset.clock, work.day)
     spec = TrainSpec(
         asof=work.asof_paths(),
@@ -57,7 +60,7 @@ CHECKPOINT = Stage(
     group="training",
     description="Weights, fitted scalers, recipe and curves of a model that has seen nothing from its as-of day on.",
     needs=(Need("session_splits", "session_splits"), *fit_needs()),
-    modules=("assets.checkpoint", "ml.train", "ml.models.snert"),
+    modules=("assets.checkpoint",),
     recipe=_recipe,
     compute=_compute,
     by_split="fit",

@@ -48,10 +48,10 @@ FAISS_INDEX = Stage(
     group="training",
     description="Index of the catalogue's vectors; kind chosen from measured recall and size, ids beside it.",
     needs=(Need("checkpoint", "checkpoint", model="same"), *fit_needs()),
-    modules=("assets.index", "ml.retrieval", "ml.models.snert"),
+    modules=("assets.index", "ml.retrieval"),
     recipe=_recipe,
     compute=_compute,
     by_split="fit",
-    models="trained",
+    models="embedding",
     kinds=("faiss",),
 )

@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 from ml.asof import AsOfPaths
 from ml.datasets import Dataset
+from ml.models import MODELS
 from ml.splits import ROLLING, Split, split
 from resources.bindings import RunSettings, Tools
 from resources.lake import Ref, Version
 
 BASELINE = "popular_15"
-Models = Literal["none", "every", "trained"]
+Models = Literal["none", "every", "trained", "embedding"]
 Offsets = Callable[[Split], tuple[int | None, int]]
 
 
@@ -129,6 +130,10 @@ class Stage:
     pool: str | None = None
     kinds: tuple[str, ...] = ()
     day_recipe: Callable[[Dataset, date, Tools], dict[str, Any]] = no_recipe
+
+    def sources(self, model: str | None) -> tuple[str, ...]:
+        """Modules whose source is part of the recipe key of `model`'s asset: those of what it was trained by, too."""
+        return self.modules + (MODELS[model].modules if model and self.models in ("trained", "embedding") else ())
 
     def ref(self, dataset: Dataset, day: date, settings: RunSettings, model: str | None) -> Ref:
         """Where this stage's output lies in the lake."""

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from ml.datasets import OWN, Dataset, SyntheticInView
 from ml.errors import UsageError
+from ml.models import MODELS
 from ml.own_log import read_log_file
 from resources.engine import Engine
 from resources.gpu import Device
@@ -28,17 +29,8 @@ if TYPE_CHECKING:
     from ml.recipes import Recipe
 
 BUDGETS = {"quick": 10_000, "full": 100_000}
-DEFAULT_MODELS = (
-    "snert",
-    "popular_15",
-    "popular_60",
-    "popular_240",
-    "popular_1440",
-    "popular_15_paper_window",
-    "cooccurrence",
-    "cooccurrence_popular",
-    "random",
-)
+DEFAULT_MODELS = tuple(sorted(MODELS, key=lambda name: not MODELS[name].trains))
+"""All models, those that train first."""
 
 
 class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -85,7 +77,6 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def recipe_of(self, model: str | None) -> "Recipe":
         """The recipe that `model` is trained with."""
-        from ml.models import MODELS
         from ml.recipes import recipe
 
         name = MODELS[model or ""].recipe

@@ -3,13 +3,18 @@
 Belongs here: the name, kind and loader of every model. Does not belong here: scoring code.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml.errors import UsageError
 from ml.models.base import Embeds, Model, ModelSpec
 from ml.models.cooccurrence import Cooccurrence, CooccurrencePopular
 from ml.models.popular import Popular
 from ml.models.random import Random
+
+if TYPE_CHECKING:
+    from ml.train import TrainSpec
 
 __all__ = ["MODELS", "Embeds", "Model", "ModelSpec", "model_spec"]
 
@@ -22,18 +27,24 @@ def _snert(checkpoint: Path | None, device: str = "cpu") -> Model:
     return Snert.load(checkpoint, device=device)
 
 
+def _train_snert(spec: "TrainSpec", progress: Callable[[str], None]) -> object:
+    from ml.train import train
+
+    return train(spec, progress=progress)
+
+
 MODELS = {
     spec.name: spec
     for spec in (
-        ModelSpec("popular_15", False, False, lambda *_: Popular(15)),
-        ModelSpec("popular_60", False, False, lambda *_: Popular(60)),
-        ModelSpec("popular_240", False, False, lambda *_: Popular(240)),
-        ModelSpec("popular_1440", False, False, lambda *_: Popular(1440)),
-        ModelSpec("popular_15_paper_window", False, False, lambda *_: Popular(15, paper_window=True), strict=False),
-        ModelSpec("cooccurrence", False, False, lambda *_: Cooccurrence()),
-        ModelSpec("cooccurrence_popular", False, False, lambda *_: CooccurrencePopular()),
-        ModelSpec("random", False, False, lambda *_: Random()),
-        ModelSpec("snert", True, True, _snert, recipe="snert_quick"),
+        ModelSpec("popular_15", lambda *_: Popular(15)),
+        ModelSpec("popular_60", lambda *_: Popular(60)),
+        ModelSpec("popular_240", lambda *_: Popular(240)),
+        ModelSpec("popular_1440", lambda *_: Popular(1440)),
+        ModelSpec("popular_15_paper_window", lambda *_: Popular(15, paper_window=True), strict=False),
+        ModelSpec("cooccurrence", lambda *_: Cooccurrence()),
+        ModelSpec("cooccurrence_popular", lambda *_: CooccurrencePopular()),
+        ModelSpec("random", lambda *_: Random()),
+        ModelSpec("snert", _snert, _train_snert, "snert_quick", ("ml.train", "ml.models.snert"), embeds=True),
     )
 }
 """Every model by name, baselines first."""

@@ -53,17 +53,25 @@ class Embeds(Protocol):
 class ModelSpec:
     """A model's line in the registry.
 
-    `recipe`: name of the default recipe of a model that trains. `strict`: False for the paper's variant that looks at
+    `train(spec, progress)` fits a model that trains to a `ml.train.TrainSpec` and writes its checkpoint to `spec.out`,
+    with `curves.json` and `metrics.json`; `recipe` names its default recipe, `modules` are those whose source decides
+    what comes out. `embeds`: it has the vectors of `Embeds`. `strict`: False for the paper's variant that looks at
     the current minute, the only kind that may fail the leak test. `load(checkpoint, device="cpu")` makes the model
     from its checkpoint folder (None for models that do not train) and imports what it needs only then.
     """
 
     name: str
-    trains: bool
-    embeds: bool
     load: Callable[..., Model]
+    train: Callable[..., object] | None = None
     recipe: str | None = None
+    modules: tuple[str, ...] = ()
+    embeds: bool = False
     strict: bool = True
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has a checkpoint."""
+        return self.train is not None
 
 
 def case_of(offsets: np.ndarray) -> np.ndarray:

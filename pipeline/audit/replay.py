@@ -215,7 +215,7 @@ class Again:
         fields = self._other_fields(node)
         if fields and self.level != "changed":
             self.notes.append(f"{ref}: recipe differs from what was published: {', '.join(fields)}")
-        code = {module: source_digest([module]) for module in stage.modules}
+        code = {module: source_digest([module]) for module in stage.sources(ref.model)}
         then = node.publication.get("code") or (node.manifest or {}).get("code", {})
         moved = [module for module, digest in code.items() if then.get(module) != digest]
         if moved:
