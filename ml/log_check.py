@@ -25,6 +25,7 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import Reader, reader
 from ml.readers.breaches import Breach, Severity, refusal
+from ml.readers.files import escaped
 from ml.readers.own_log import LOG_FILE
 
 EXAMPLES = 5
@@ -229,4 +230,4 @@ def _short(row: str) -> str:
         text = json.dumps(cells, ensure_ascii=False)
     except ValueError:
         text = row
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return escaped(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

@@ -113,8 +113,9 @@ def declared_dataset(root: Path) -> Dataset:
         )
     if not 0 <= (last - first).days < MOST_DAYS:
         raise DataError(
-            f"{printable(root)}: clicks, column time: days from {first} to {last}, {(last - first).days + 1:,} days of at most "
-            f"{MOST_DAYS:,}: is a clock off? Name first_day and last_day in {LOG_FILE}; rows outside go to quarantine"
+            f"{printable(root)}: clicks, column time: days from {first} to {last}, {(last - first).days + 1:,} days "
+            f"of at most {MOST_DAYS:,}: is a clock off? Name first_day and last_day in {LOG_FILE}; rows outside go to "
+            "quarantine"
         )
     if said.inview is not None and table_files(root, "impressions"):
         raise DataError(
@@ -155,8 +156,8 @@ def _days(root: Path, clock: DayClock, zone: str) -> tuple[date, date]:
         return clock.day_of(min(low)), clock.day_of(max(high))
     except OverflowError as error:
         raise DataError(
-            f"{printable(root)}: clicks, column time: a time lies outside the years 1 to 9999: name first_day and last_day in "
-            f"{LOG_FILE}; rows outside go to quarantine"
+            f"{printable(root)}: clicks, column time: a time lies outside the years 1 to 9999: name first_day and "
+            f"last_day in {LOG_FILE}; rows outside go to quarantine"
         ) from error
 
 

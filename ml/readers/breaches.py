@@ -4,8 +4,6 @@ Belongs here: the form of a finding, and the checks of files, columns and types 
 stops at the first. Does not belong here: findings about rows (`ml.log_check`).
 """
 
-import gzip
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,8 @@ import pyarrow as pa
 
 from ml.errors import DataError
 from ml.readers.files import Kind, listed, one_line, parquet_schema
+from ml.readers.text import column_names
 
-_HEADER, _HEADER_SHOWN = 1 << 16, 300
 Severity = Literal["error", "warning"]
 
 
@@ -67,11 +65,10 @@ def csv_breaches(path: Path, root: Path, required: Sequence[str], remedy: str) -
     """The required columns that the first line of a CSV file, plain or gzipped, does not name."""
     name = path.relative_to(root).as_posix()
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            header = stream.readline(_HEADER).decode("utf-8", "replace").strip().split(",")
-    except (OSError, EOFError, zlib.error) as error:
-        return [Breach("error", "unreadable_file", name, "", 1, "fetch it again", [{"value": one_line(error)}])]
-    has = {"value": f"it has {listed(header)}"[:_HEADER_SHOWN]}
+        header = column_names(path)
+    except DataError as error:
+        return [Breach("error", "unreadable_file", name, "", 1, "fetch it again", [{"value": str(error)}])]
+    has = {"value": f"it has {listed(header)}"}
     missing = [c for c in required if c not in header]
     return [Breach("error", "missing_column", name, column, 1, remedy, [has]) for column in missing]
 

@@ -74,8 +74,8 @@ class MindReader(Reader):
         logs = [p for p in (root / f / "behaviors.tsv" for f in FOLDERS) if regular(root, p)]
         if not logs:
             raise DataError(
-                f"{printable(root)} has neither behaviors.tsv nor {{train,dev,test}}/behaviors.tsv: point the data root at the "
-                "folder that holds them"
+                f"{printable(root)} has neither behaviors.tsv nor {{train,dev,test}}/behaviors.tsv: point the data "
+                "root at the folder that holds them"
             )
         if len(logs) > 1 and logs[0].parent == root:
             raise DataError(f"{printable(logs[0])} lies beside {logs[1].parent.name}/behaviors.tsv: remove one of them")

@@ -30,9 +30,9 @@ from ml.errors import DataError
 from ml.readers import canonical, contract
 from ml.readers.base import DayTables, Progress, Reader
 from ml.readers.breaches import Breach, parquet_breaches, unknown_columns
+from ml.readers.cells import LIST_ITEMS, PLAUSIBLE_MS
 from ml.readers.ebnerd import articles_of
 from ml.readers.ebnerd_days import UNLISTED
-from ml.readers.cells import LIST_ITEMS, PLAUSIBLE_MS
 from ml.readers.files import as_frame, frame, parquet_pieces, parquet_schema, printable, regular, row_count
 from ml.readers.placing import APPEARS, Appearances
 from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days, quarantine
@@ -85,8 +85,8 @@ def columns_of(path: Path, table: str, zone: str) -> list[contract.Column]:
     for column in present:
         if not zone and needs_zone(found.field(column.name).type):
             raise DataError(
-                f"{printable(path)}: column {column.name} has times without a zone: name theirs in {LOG_FILE}, for example "
-                'times_without_zone = "UTC"'
+                f"{printable(path)}: column {column.name} has times without a zone: name theirs in {LOG_FILE}, for "
+                'example times_without_zone = "UTC"'
             )
     return present
 
@@ -233,8 +233,8 @@ class OwnLogReader(Reader):
             days = sorted({*_split_events(step, "clicks"), *_split_events(step, "impressions")})
             if not days:
                 raise DataError(
-                    f"{printable(root)}: no click falls in {dataset.first_day}..{dataset.last_day}, the days of {dataset.name}: "
-                    f"set first_day and last_day in {LOG_FILE}, or leave them out"
+                    f"{printable(root)}: no click falls in {dataset.first_day}..{dataset.last_day}, the days of "
+                    f"{dataset.name}: set first_day and last_day in {LOG_FILE}, or leave them out"
                 )
             if table_files(root, "articles"):
                 _split_articles(step, days)

@@ -1,7 +1,8 @@
 """The readers that are fuzzed, one `Subject` each. A further reader: one more `Subject` in `SUBJECTS`.
 
 Belongs here: a valid small source of each layout, and how many of its rows must be found again (`mind` and `own` have
-modules of their own). Does not belong here: damage (`tables`, `lines`, `lies`, `files`), what a raw day must become (`oracle`).
+modules of their own). Does not belong here: damage (`tables`, `lines`, `lies`, `files`), what a raw day must become
+(`oracle`).
 """
 
 import csv
@@ -37,10 +38,10 @@ Days = dict[date, DayTables]
 class Subject:
     """A reader under test.
 
-    `dataset` finds the dataset of a root, which a log of its own declares itself (DataError where it cannot). `reader`
-    is the name of the reader. `make` draws a valid small source. `losses` takes the source as it was meant to be written, the root on disk, the
-    folder that the split wrote, and all days' tables, and says what is missing, too much or wrong: it counts the rows
-    that went in without the reader. `separator` is that of the layout's text files.
+    `reader` is the name of the reader, `dataset` finds the dataset of a root, which a log of its own declares itself
+    (DataError where it cannot). `make` draws a valid small source. `losses` takes the source as it was meant to be
+    written, the root on disk, the folder that the split wrote, and all days' tables, and says what is missing, too much
+    or wrong: it counts the rows that went in without the reader. `separator` is that of the layout's text files.
     """
 
     reader: str
