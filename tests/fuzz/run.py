@@ -89,13 +89,18 @@ class Ledger:
             self.failed.append(outcome)
 
     def text(self) -> str:
-        """The ledger as a Markdown table."""
-        head = ("reader", "damage", *OUTCOMES)
-        rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        for name, kind in sorted({(r, k) for r, k, _ in self.cases}):
-            rows.append(f"| {name} | {kind} | " + " | ".join(str(self.cases[(name, kind, o)]) for o in OUTCOMES) + " |")
-        sums = [sum(n for (*_, what), n in self.cases.items() if what == o) for o in OUTCOMES]
-        rows.append(f"| all | {sum(sums)} cases | " + " | ".join(map(str, sums)) + " |")
+        """The ledger as two Markdown tables: outcomes by reader, and by kind of damage."""
+        return "\n\n".join((self._table("reader", 0), self._table("damage", 1)))
+
+    def _table(self, title: str, key: int) -> str:
+        """Outcomes by one part of the keys of `cases`, and those of all."""
+        rows = ["| " + " | ".join((title, "cases", *OUTCOMES)) + " |", "|---|" + "---:|" * (1 + len(OUTCOMES))]
+        for name in (*sorted({part[key] for part in self.cases}), "all"):
+            found = [
+                sum(n for part, n in self.cases.items() if name in (part[key], "all") and part[2] == o)
+                for o in OUTCOMES
+            ]
+            rows.append("| " + " | ".join(map(str, (name, sum(found), *found))) + " |")
         return "\n".join(rows)
 
 
