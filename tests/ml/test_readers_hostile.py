@@ -165,13 +165,14 @@ def test_a_line_of_100_mb_in_mind_is_held_back_and_cut(tmp_path: Path) -> None:
     assert raw["impression_id"].to_pylist() == [1, 3]
 
 
-def test_cells_of_100_mb_in_an_own_log_are_held_back_and_cut(tmp_path: Path) -> None:
+def test_a_text_of_100_mb_and_a_list_of_a_million_in_an_own_log_are_held_back_and_cut(tmp_path: Path) -> None:
+    long = np.random.default_rng(0).integers(0, 2**40, 1_000_000)
     shown = {"impression_id": 1, "user_id": 1, "time": bundles.at("2023-05-01 08:00"), "clicked": [5]}
     root = write_log(
         tmp_path / "in",
         clicks=[click(1, 5, "2023-05-01 08:00")],
         articles=[{"article_id": 5, "body": "x" * (100 << 20)}, {"article_id": 6, "body": "short"}],
-        impressions=[{**shown, "inview": [5, 6]}, {**shown, "impression_id": 2, "inview": [5] * 12_000_000}],
+        impressions=[{**shown, "inview": [5, 6]}, {**shown, "impression_id": 2, "inview": long}],
     )
     assert split_apart("own", root, tmp_path / "out").startswith("taken ['2023-05-01']")
     found = {r["source"]: r["reason"] for r in held_back(tmp_path / "out")}
