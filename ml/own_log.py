@@ -165,11 +165,9 @@ def _text(root: Path) -> tuple[str, ...]:
     """The text family that the articles can give: body where there is one, else title, else none."""
     for family in ("body", "title"):
         for path in table_files(root, "articles"):
-            names = parquet_schema(path, {}, REMEDY).names
-            if family not in names or not ARTICLES.column(family).fits(
-                parquet_schema(path, {}, REMEDY).field(family).type
-            ):
-                continue
+            found = parquet_schema(path, {}, REMEDY)
+            if found.names.count(family) != 1 or not ARTICLES.column(family).fits(found.field(family).type):
+                continue  # the reader refuses such a column by name
             if any(pc.any(pc.is_valid(b[family])).as_py() for b, _ in parquet_pieces(path, _ROWS, [family])):
                 return (family,)
     return ()

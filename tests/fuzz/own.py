@@ -139,7 +139,7 @@ def _fits(row: dict[str, Any]) -> bool:
         all(-(2**63) <= i < 2**63 for i in ids)
         and all(0 <= c < 2**31 for c in codes)
         and all(len(items) <= _ITEMS for items in lists)
-        and row.get("impression_id", 1) != 0
+        and ("inview" not in row or row["impression_id"] != 0)
     )
 
 

@@ -417,3 +417,11 @@ def test_what_is_no_file_is_refused(tmp_path: Path, name: str, target: str) -> N
         path.symlink_to(target)
     with pytest.raises(DataError, match=rf"{name} (leads outside the data root|is no regular file)"):
         split_and_read(root, tmp_path / "out")
+
+
+def test_a_text_column_that_is_there_twice_is_refused_by_name(tmp_path: Path) -> None:
+    root = write_log(tmp_path / "in", clicks=[click(1, 5, "2023-05-01 08:00")])
+    twice = pa.table([pa.array([5]), pa.array(["a"]), pa.array(["b"])], names=["article_id", "title", "title"])
+    pq.write_table(twice, root / "articles.parquet")
+    with pytest.raises(DataError, match=r"articles\.parquet: column title is there 2 times"):
+        split_and_read(root, tmp_path / "out")
