@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 DEMO := data/demo
 SEED ?= 1
 
-.PHONY: setup run test test-slow seeds ui clean
+.PHONY: setup run test test-slow fuzz seeds ui clean
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest
+
+# Damaged sources, ten thousand, through every reader: prints the ledger of docs/hostile_input.md.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --cases 10000 --seed 0
 
 # The demo with three seeds of log and training, each in a lake of its own.
 seeds: setup

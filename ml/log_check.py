@@ -25,6 +25,7 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import Reader, reader
 from ml.readers.breaches import Breach, Severity, refusal
+from ml.readers.files import escaped
 from ml.readers.own_log import LOG_FILE
 
 EXAMPLES = 5
@@ -35,7 +36,7 @@ _ROW = re.compile(r"^(.*):([0-9]+)$")
 REMEDIES: Mapping[str, tuple[str, str]] = {
     "null_id": ("ids", "give every row its ids; leave rows without them out"),
     "negative_id": ("ids", "ids are whole numbers from 0 up"),
-    "id_too_large": ("ids", "ids go up to 2^63-1: map them to smaller numbers"),
+    "id_too_large": ("ids", "ids go up to 2^63-1, of MIND's impressions below 10^9: map them to smaller numbers"),
     "zero_impression_id": ("impression_id", "number impressions from 1"),
     "code_out_of_range": ("codes", "codes are whole numbers from 0 to 2^31-1; leave unknown ones empty"),
     "null_time": ("time", "give every row its time"),
@@ -46,11 +47,19 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     "wrong_number_of_cells": ("", "write every row with all cells of its file, tabs between them"),
     "unparsable": ("", "write whole numbers"),
     "not_utf8": ("", "write the file as UTF-8"),
-    "line_too_long": ("", "a row is longer than 4 MiB: is a line break missing?"),
+    "line_too_long": ("", "a row is longer than 1 MiB: is a line break missing?"),
     "outside_days": ("time", "name the log's days (first_day, last_day), or correct the clock"),
     "outside_day": ("time", "correct the clock"),
     "after_log_end": ("time", "nothing to do: what comes after the log's last day is not used"),
     "never_shown": ("article_id", "nothing to do: an article that never appears has no day"),
+    "out_of_range": ("", "write values that fit the column's type"),
+    "oversized_text": ("", "leave out texts of more than 1 MiB"),
+    "oversized_list": ("", "leave out lists of more than 100,000 items"),
+    "oversized_line": ("", "a row is longer than 1 MiB: is a line break missing?"),
+    "wrong_number_of_fields": ("", "write every row with all fields of its file"),
+    "unbalanced_quotes": ("", "close every quote within its line"),
+    "time_out_of_range": ("times", "write times of the years 1900 to 2099"),
+    "implausible_time": ("times", "write times of the years 1900 to 2099"),
     "empty_inview": ("inview", "leave out impressions that showed nothing"),
     "clicked_not_in_view": ("clicked", "list what was clicked among what was shown"),
     "duplicate_impression_id": ("impression_id", "give every impression an id of its own"),
@@ -221,4 +230,4 @@ def _short(row: str) -> str:
         text = json.dumps(cells, ensure_ascii=False)
     except ValueError:
         text = row
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return escaped(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import polars as pl
 import pyarrow.compute as pc
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,10 +19,11 @@ from ml.clock import DayClock
 from ml.datasets import DATASETS, OWN, Dataset, SyntheticInView
 from ml.errors import DataError
 from ml.readers.contract import ARTICLES
-from ml.readers.files import parquet_batches, parquet_schema
+from ml.readers.files import DAMAGE, one_line, parquet_pieces, parquet_schema, printable, regular
 from ml.readers.own_log import LOG_FILE, REMEDY, columns_of, table_files, utc_milliseconds
 
 MOST_DAYS = 1_000
+_YEARS = (1900, 2099)
 _ROWS = 262_144
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _BYTES = 1 << 20
@@ -38,7 +40,8 @@ def _name(text: str) -> str:
 def _zone(text: str) -> str:
     try:
         ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        pl.Series([0]).cast(pl.Datetime("ms")).dt.replace_time_zone(text)
+    except (ZoneInfoNotFoundError, *DAMAGE) as error:
         raise ValueError(f"{text!r} is no time zone: write it as Europe/Oslo or UTC") from error
     return text
 
@@ -72,22 +75,26 @@ class LogFile(BaseModel):
 def read_log_file(root: Path) -> LogFile:
     """`log.toml` below `root`. Raises DataError naming the entry that is wrong, and what it should be."""
     path = root / LOG_FILE
+    regular(root, path)
     try:
-        if path.stat().st_size > _BYTES:
-            raise DataError(f"{path} is larger than {_BYTES >> 20} MiB: it holds a few lines of text")
-        return LogFile.model_validate(tomllib.loads(path.read_bytes().decode("utf-8")))
+        with path.open("rb") as stream:
+            content = stream.read(_BYTES + 1)
     except OSError as error:
         raise DataError(
-            f'{path} cannot be read ({error.strerror}): write it with at least name = "..." and timezone = "..."'
+            f'{printable(path)} cannot be read ({one_line(error.strerror)}): write it with at least name = "..." and '
+            'timezone = "..."'
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no TOML file ({error}): see docs/own_log.md") from error
+    if len(content) > _BYTES:
+        raise DataError(f"{printable(path)} is larger than {_BYTES >> 20} MiB: it holds a few lines of text")
+    try:
+        return LogFile.model_validate(tomllib.loads(content.decode("utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(
-            f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}; see docs/own_log.md"
-        ) from error
+        where = one_line(".".join(str(part) for part in first["loc"])) or "the file"
+        said = one_line(first["msg"].removeprefix("Value error, "))
+        raise DataError(f"{printable(path)}: {where}: {said}; see docs/own_log.md") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{printable(path)} is no TOML file ({one_line(error)}): see docs/own_log.md") from error
 
 
 def declared_dataset(root: Path) -> Dataset:
@@ -99,13 +106,21 @@ def declared_dataset(root: Path) -> Dataset:
     if first is None or last is None:
         found = _days(root, clock, said.times_without_zone or "")
         first, last = first or found[0], last or found[1]
+    if not all(_YEARS[0] <= day.year <= _YEARS[1] for day in (first, last)):
+        raise DataError(
+            f"{printable(root)}: clicks, column time: days from {first} to {last}, not all in the years {_YEARS[0]} to "
+            f"{_YEARS[1]}: is a clock off? Name first_day and last_day in {LOG_FILE}; rows outside go to quarantine"
+        )
     if not 0 <= (last - first).days < MOST_DAYS:
         raise DataError(
-            f"{root}: clicks, column time: days from {first} to {last}, {(last - first).days + 1:,} days of at most "
-            f"{MOST_DAYS:,}: is a clock off? Name first_day and last_day in {LOG_FILE}; rows outside go to quarantine"
+            f"{printable(root)}: clicks, column time: days from {first} to {last}, {(last - first).days + 1:,} days "
+            f"of at most {MOST_DAYS:,}: is a clock off? Name first_day and last_day in {LOG_FILE}; rows outside go to "
+            "quarantine"
         )
     if said.inview is not None and table_files(root, "impressions"):
-        raise DataError(f"{root / LOG_FILE}: inview asks for synthetic lists, but the log has impressions: remove one")
+        raise DataError(
+            f"{printable(root / LOG_FILE)}: inview asks for synthetic lists, but the log has impressions: remove one"
+        )
     text = _text(root)
     return Dataset(
         name=said.name,
@@ -130,19 +145,19 @@ def _days(root: Path, clock: DayClock, zone: str) -> tuple[date, date]:
     high: list[int] = []
     for path in table_files(root, "clicks"):
         columns_of(path, "clicks", zone)
-        for batch in parquet_batches(path, _ROWS, ["time"]):
+        for batch, _ in parquet_pieces(path, _ROWS, ["time"]):
             times = utc_milliseconds(batch["time"], zone).drop_nulls()
             if len(times):
                 low.append(int(times.min()))  # type: ignore[arg-type]
                 high.append(int(times.max()))  # type: ignore[arg-type]
     if not low:
-        raise DataError(f"{root}: clicks has no row with a time: write one row a click, {REMEDY}")
+        raise DataError(f"{printable(root)}: clicks has no row with a time: write one row a click, {REMEDY}")
     try:
         return clock.day_of(min(low)), clock.day_of(max(high))
     except OverflowError as error:
         raise DataError(
-            f"{root}: clicks, column time: a time lies outside the years 1 to 9999: name first_day and last_day in "
-            f"{LOG_FILE}; rows outside go to quarantine"
+            f"{printable(root)}: clicks, column time: a time lies outside the years 1 to 9999: name first_day and "
+            f"last_day in {LOG_FILE}; rows outside go to quarantine"
         ) from error
 
 
@@ -150,11 +165,9 @@ def _text(root: Path) -> tuple[str, ...]:
     """The text family that the articles can give: body where there is one, else title, else none."""
     for family in ("body", "title"):
         for path in table_files(root, "articles"):
-            names = parquet_schema(path, {}, REMEDY).names
-            if family not in names or not ARTICLES.column(family).fits(
-                parquet_schema(path, {}, REMEDY).field(family).type
-            ):
-                continue
-            if any(pc.any(pc.is_valid(b[family])).as_py() for b in parquet_batches(path, _ROWS, [family])):
+            found = parquet_schema(path, {}, REMEDY)
+            if found.names.count(family) != 1 or not ARTICLES.column(family).fits(found.field(family).type):
+                continue  # the reader refuses such a column by name
+            if any(pc.any(pc.is_valid(b[family])).as_py() for b, _ in parquet_pieces(path, _ROWS, [family])):
                 return (family,)
     return ()

@@ -4,8 +4,6 @@ Belongs here: the form of a finding, and the checks of files, columns and types 
 stops at the first. Does not belong here: findings about rows (`ml.log_check`).
 """
 
-import gzip
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +12,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from ml.errors import DataError
-from ml.readers.files import Kind, parquet_schema
+from ml.readers.files import Kind, listed, one_line, parquet_schema
+from ml.readers.text import column_names
 
-_HEADER, _HEADER_SHOWN = 1 << 16, 300
 Severity = Literal["error", "warning"]
 
 
@@ -53,12 +51,12 @@ def parquet_breaches(
     for column, fits in {**required, **optional}.items():
         times = found.names.count(column)
         if times == 0 and column in required:
-            has = {"value": f"it has {', '.join(found.names)}"}
+            has = {"value": f"it has {listed(found.names)}"}
             breaches.append(Breach("error", "missing_column", name, column, 1, remedy, [has]))
         elif times > 1:
             breaches.append(Breach("error", "doubled_column", name, column, times, "keep one of them"))
         elif times == 1 and not fits(found.field(column).type):
-            is_now = {"value": f"its type is {found.field(column).type}"}
+            is_now = {"value": f"its type is {one_line(found.field(column).type)}"}
             breaches.append(Breach("error", "wrong_type", name, column, 1, remedy, [is_now]))
     return breaches, found
 
@@ -67,11 +65,10 @@ def csv_breaches(path: Path, root: Path, required: Sequence[str], remedy: str) -
     """The required columns that the first line of a CSV file, plain or gzipped, does not name."""
     name = path.relative_to(root).as_posix()
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            header = stream.readline(_HEADER).decode("utf-8", "replace").strip().split(",")
-    except (OSError, EOFError, zlib.error) as error:
+        header = column_names(path)
+    except DataError as error:
         return [Breach("error", "unreadable_file", name, "", 1, "fetch it again", [{"value": str(error)}])]
-    has = {"value": f"it has {', '.join(header)}"[:_HEADER_SHOWN]}
+    has = {"value": f"it has {listed(header)}"}
     missing = [c for c in required if c not in header]
     return [Breach("error", "missing_column", name, column, 1, remedy, [has]) for column in missing]
 
@@ -82,9 +79,9 @@ def unknown_columns(path: Path, root: Path, found: pa.Schema, known: Sequence[st
     if not names:
         return []
     remedy = "they are not used; check their spelling against the contract"
-    examples = [{"value": n} for n in names[:5]]
+    examples = [{"value": listed([n])} for n in names[:5]]
     file = path.relative_to(root).as_posix()
-    return [Breach("warning", "unknown_column", file, ", ".join(names), len(names), remedy, examples)]
+    return [Breach("warning", "unknown_column", file, listed(names), len(names), remedy, examples)]
 
 
 def first_error(check: Callable[[], object], root: Path) -> list[Breach]:

@@ -25,7 +25,7 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.breaches import Breach, parquet_breaches
+from ml.readers.breaches import Breach, parquet_breaches, refusal
 from ml.readers.ebnerd_days import REMEDY, UNLISTED, columns_of, split_bundle, unlisted_on
 from ml.readers.files import files_below, frame, printable, regular
 from ml.readers.rules import SOURCE, milliseconds
@@ -87,8 +87,8 @@ class EbnerdReader(Reader):
 
     def breaches(self, root: Path) -> list[Breach]:
         refused = super().breaches(root)
-        files = [] if refused else [p for p in self.sources(root) if p.suffix == ".parquet" and columns_of(p)]
-        return refused + [b for p in files for b in parquet_breaches(p, root, columns_of(p), {}, REMEDY)[0]]
+        files = [] if refused else [p for p in self.sources(root) if p.suffix == ".parquet"]
+        return refused + [b for p in files for b in _file_breaches(p, root)]
 
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -97,6 +97,15 @@ class EbnerdReader(Reader):
             if paths:
                 found[family] = paths[0]
         return found
+
+
+def _file_breaches(path: Path, root: Path) -> list[Breach]:
+    """What is wrong with the columns of a file; nothing of artifacts, which have no columns of the log."""
+    try:
+        columns = columns_of(path)
+    except DataError as error:
+        return [refusal(error, root)]
+    return parquet_breaches(path, root, columns, {}, REMEDY)[0] if columns else []
 
 
 def _artifacts(root: Path, names: Sequence[str]) -> list[Path]:

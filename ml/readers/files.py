@@ -248,21 +248,22 @@ def unreadable(path: Path, error: BaseException) -> DataError:
 def one_line(said: object, most: int = 300) -> str:
     """The first line of what an error, type or name says, printable, at most `most` characters."""
     lines = str(said).strip().splitlines()
-    text = _escaped(lines[0] if lines else type(said).__name__)
+    text = escaped(lines[0] if lines else type(said).__name__)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text in which only printable characters stand for themselves."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def listed(names: Iterable[str]) -> str:
     """Column names in one printable line; of more than twenty the first ones."""
     known = list(names)
-    text = ", ".join(_escaped(n[:60]) for n in known[:20])
+    text = ", ".join(escaped(n[:60]) for n in known[:20])
     return text if len(known) <= 20 else f"{text} and {len(known) - 20} more"
 
 
 def printable(path: Path) -> str:
     """A path as one printable line: a name may hold any byte."""
-    return _escaped(str(path))
+    return escaped(str(path))

@@ -4,14 +4,16 @@ Belongs here: cutting a file into numbered lines with bounded memory, whatever i
 the cells mean.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
-from ml.readers.files import unreadable
+from ml.readers.cells import TEXT_BYTES
+from ml.readers.files import DAMAGE, unreadable
 
-LONGEST = 4 << 20
+LONGEST = TEXT_BYTES
 """Bytes of the longest line that is read; the rest of a longer one is passed over."""
 
 _LINES = 4_096
@@ -23,7 +25,7 @@ def numbered_lines(path: Path) -> Iterator[pl.DataFrame]:
     """All lines of the file in order, in pieces: `number` (int64, from 1), `text` (without the line break), `problem`
     (null, `not_utf8` or `line_too_long`; `text` is then the readable beginning of the line).
 
-    Empty lines are passed over. Raises DataError when the file cannot be read.
+    Empty lines are passed over, and so is a byte order mark. Raises DataError when the file cannot be read.
     """
     numbers: list[int] = []
     texts: list[str] = []
@@ -32,8 +34,8 @@ def numbered_lines(path: Path) -> Iterator[pl.DataFrame]:
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(_bounded(stream), start=1):
-                text, problem = _decoded(line)
-                if text:
+                text, problem = _decoded(line.removeprefix(BOM_UTF8) if number == 1 else line)
+                if text or problem:
                     numbers.append(number)
                     texts.append(text)
                     problems.append(problem)
@@ -41,23 +43,23 @@ def numbered_lines(path: Path) -> Iterator[pl.DataFrame]:
                 if len(numbers) >= _LINES or held >= _BYTES:
                     yield _piece(numbers, texts, problems)
                     numbers, texts, problems, held = [], [], [], 0
-    except OSError as error:
+    except DAMAGE as error:
         raise unreadable(path, error) from error
     if numbers:
         yield _piece(numbers, texts, problems)
 
 
 def _bounded(stream) -> Iterator[bytes]:  # type: ignore[no-untyped-def]
-    """Lines of a binary stream, of which at most `LONGEST` bytes and one more are kept."""
-    while line := stream.readline(LONGEST + 1):
+    """Lines of a binary stream, of which at most `LONGEST` bytes and three more are kept."""
+    while line := stream.readline(LONGEST + 3):
         rest = line
         while len(rest) > LONGEST and not rest.endswith(b"\n"):
-            rest = stream.readline(LONGEST + 1)
+            rest = stream.readline(LONGEST + 3)
         yield line
 
 
 def _decoded(line: bytes) -> tuple[str, str | None]:
-    if len(line.rstrip(b"\r\n")) > LONGEST:
+    if len(line.removesuffix(b"\n").removesuffix(b"\r")) > LONGEST:
         return line[:_SHOWN].decode("utf-8", "replace"), "line_too_long"
     try:
         return line.rstrip(b"\r\n").decode("utf-8"), None

@@ -11,7 +11,7 @@ Rules of this layout (Wu et al. 2020, MIND):
   (`untimed_history`), and the text stays in the raw day.
 - No publication time: an article's first appearance, in view or clicked, stands in. Articles of `news.tsv` that never
   appear belong to no day (`never_shown`).
-- Impression ids start anew in each folder: `ID_STEP` keeps them apart.
+- Impression ids start anew in each folder: `ID_STEP` keeps them apart, and ids that reach it are held back.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,8 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.files import frame, inside
+from ml.readers.cells import LIST_ITEMS
+from ml.readers.files import frame, printable, regular
 from ml.readers.lines import numbered_lines
 from ml.readers.placing import APPEARS, Appearances
 from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days
@@ -70,16 +71,15 @@ class MindReader(Reader):
     expected = frozenset({"never_shown"})
 
     def sources(self, root: Path) -> list[Path]:
-        logs = [root / f / "behaviors.tsv" for f in FOLDERS if (root / f / "behaviors.tsv").is_file()]
+        logs = [p for p in (root / f / "behaviors.tsv" for f in FOLDERS) if regular(root, p)]
         if not logs:
             raise DataError(
-                f"{root} has neither behaviors.tsv nor {{train,dev,test}}/behaviors.tsv: point the data root at the "
-                "folder that holds them"
+                f"{printable(root)} has neither behaviors.tsv nor {{train,dev,test}}/behaviors.tsv: point the data "
+                "root at the folder that holds them"
             )
         if len(logs) > 1 and logs[0].parent == root:
-            raise DataError(f"{logs[0]} lies beside {logs[1].parent.name}/behaviors.tsv: remove one of them")
-        news = [p for p in (log.with_name("news.tsv") for log in logs) if p.is_file()]
-        return [inside(root, p) for p in (*logs, *news)]
+            raise DataError(f"{printable(logs[0])} lies beside {logs[1].parent.name}/behaviors.tsv: remove one of them")
+        return [*logs, *(p for p in (log.with_name("news.tsv") for log in logs) if regular(root, p))]
 
     def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
         sources = self.sources(root)
@@ -93,7 +93,7 @@ class MindReader(Reader):
                 days = spill.days
             if not days:
                 raise DataError(
-                    f"{root}: no impression falls in {dataset.first_day}..{dataset.last_day}, the days of "
+                    f"{printable(root)}: no impression falls in {dataset.first_day}..{dataset.last_day}, the days of "
                     f"{dataset.name}: point the data root at this dataset's log"
                 )
             _split_news([p for p in sources if p.name == "news.tsv"], root, out, held_back, seen)
@@ -127,12 +127,12 @@ class MindReader(Reader):
 
 def _tell(progress: Progress | None, path: Path, root: Path) -> None:
     if progress is not None:
-        progress(f"split {path.relative_to(root)}: {path.stat().st_size / 1e6:,.0f} MB")
+        progress(f"split {printable(path.relative_to(root))}: {path.stat().st_size / 1e6:,.0f} MB")
 
 
 def _cells(path: Path, root: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
     """The file's rows as text in `columns`, with `source` (file and line) and `__problem` (null for a whole row)."""
-    name = path.relative_to(root).as_posix()
+    name = printable(path.relative_to(root))
     for piece in numbered_lines(path):
         cells = pl.col("text").str.split("\t")
         wrong = pl.when(cells.list.len() != len(columns)).then(pl.lit("wrong_number_of_cells"))
@@ -155,7 +155,9 @@ def _number(column: str, letter: str = "") -> pl.Expr:
 
 def _split_log(path: Path, root: Path, dataset: Dataset, spill: DaySpill, held_back: Spill, seen: Appearances) -> None:
     """Streams a behaviors file into days; `seen` gathers the articles of each."""
-    step = 0 if path.parent == root else ID_STEP * (FOLDERS.index(path.parent.name) - 1)
+    alone = path.parent == root
+    step = 0 if alone else ID_STEP * (FOLDERS.index(path.parent.name) - 1)
+    number, most = _number("impression_id"), 2**63 - 1 if alone else ID_STEP - 1
     tokens = pl.col("impressions").str.strip_chars().str.split(" ")
     article = pl.element().str.extract(r"^N([0-9]+)(?:-[01])?$", 1).cast(pl.Int64, strict=False)
     labels = tokens.list.eval(pl.element().str.contains(r"-[01]$")).list.sum()
@@ -166,7 +168,8 @@ def _split_log(path: Path, root: Path, dataset: Dataset, spill: DaySpill, held_b
         whole = judge(text, "impressions", _PROBLEMS)
         held_back.append(whole.held_back)
         parsed = whole.kept.with_columns(
-            (_number("impression_id") + step).alias("__impression"),
+            pl.when(number <= most).then(number + step).alias("__impression"),
+            (number > most).alias("__large"),
             _number("user_id", "U").alias("__user"),
             pl.col("time").str.to_datetime(_TIME, strict=False, time_unit="ms").alias("__time"),
             pl.when(empty).then(nothing).otherwise(tokens.list.eval(article)).alias("__inview"),
@@ -175,9 +178,11 @@ def _split_log(path: Path, root: Path, dataset: Dataset, spill: DaySpill, held_b
         ).with_columns(day_of(milliseconds("__time"), dataset.clock).alias(_DAY))
         inview = pl.col("__inview").list
         rules: list[Rule] = [
+            ("id_too_large", pl.col("__large")),
             ("unparsable_id", pl.any_horizontal(pl.col("__impression", "__user").is_null())),
             ("unparsable_time", pl.col("__time").is_null()),
             ("unparsable_candidates", pl.col("__mixed") | (inview.drop_nulls().list.len() < inview.len())),
+            ("oversized_list", inview.len() > LIST_ITEMS),
             *outside_days(_DAY, dataset),
         ]  # fmt: skip
         judged = judge(parsed, "impressions", rules)

@@ -10,6 +10,7 @@ Rules of this layout:
 - `clicks` holds every click, those of impressions too; an impression's `clicked` adds none.
 - An article lies in the day of its publication: in the first day with data when it is older, in the next one when its
   own has none. Without a publication time, or when it appears earlier, it lies in the days on which it appears.
+- Articles of other centuries (1900 to 2099 are taken) are held back: their clock is wrong.
 - The source of a row is its file and row number, from 1.
 """
 
@@ -29,11 +30,12 @@ from ml.errors import DataError
 from ml.readers import canonical, contract
 from ml.readers.base import DayTables, Progress, Reader
 from ml.readers.breaches import Breach, parquet_breaches, unknown_columns
+from ml.readers.cells import LIST_ITEMS, PLAUSIBLE_MS
 from ml.readers.ebnerd import articles_of
 from ml.readers.ebnerd_days import UNLISTED
-from ml.readers.files import as_frame, frame, inside, parquet_batches, parquet_schema
+from ml.readers.files import as_frame, frame, parquet_pieces, parquet_schema, printable, regular, row_count
 from ml.readers.placing import APPEARS, Appearances
-from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days
+from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days, quarantine
 from ml.readers.spill import DaySpill, Spill
 
 LOG_FILE = "log.toml"
@@ -41,7 +43,7 @@ REMEDY = "write the table by the contract of docs/own_log.md; `newsrec validate`
 TABLES = {t.name: t for t in contract.TABLES}
 
 _ROWS = {"clicks": 65_536, "impressions": 16_384, "articles": 4_096}
-_DAY, _PLACED, _MS, _LOCAL = "__day", "__placed", "__ms_", "__local_"
+_DAY, _PLACED, _MS, _LOCAL, _DAMAGE = "__day", "__placed", "__ms_", "__local_", "__damage"
 _YEARS = (-62_135_596_800_000, 253_402_300_799_999)
 """Milliseconds of the years 1 to 9999, in which calendars reckon."""
 
@@ -65,11 +67,12 @@ _RENAMED = {
 
 def table_files(root: Path, table: str) -> list[Path]:
     """The files of a table: `<table>.parquet`, or all parquet files of the folder `<table>/`, by name. Raises DataError
-    when both are there."""
+    when both are there, and for what is no regular file within `root`."""
     single, folder = root / f"{table}.parquet", sorted((root / table).glob("*.parquet"))
-    if single.is_file() and folder:
-        raise DataError(f"{single} lies beside the folder {table}/: remove one of them")
-    return [single] if single.is_file() else [p for p in folder if p.is_file()]
+    alone = regular(root, single)
+    if alone and folder:
+        raise DataError(f"{printable(single)} lies beside the folder {table}/: remove one of them")
+    return [single] if alone else [p for p in folder if regular(root, p)]
 
 
 def columns_of(path: Path, table: str, zone: str) -> list[contract.Column]:
@@ -82,8 +85,8 @@ def columns_of(path: Path, table: str, zone: str) -> list[contract.Column]:
     for column in present:
         if not zone and needs_zone(found.field(column.name).type):
             raise DataError(
-                f"{path}: column {column.name} has times without a zone: name theirs in {LOG_FILE}, for example "
-                'times_without_zone = "UTC"'
+                f"{printable(path)}: column {column.name} has times without a zone: name theirs in {LOG_FILE}, for "
+                'example times_without_zone = "UTC"'
             )
     return present
 
@@ -131,17 +134,24 @@ class _Split:
         """All rows of a table as they are (times as text), with `source`; beside them, under names with "__", ids,
         codes and numbers in their raw types, times in ms UTC, and what is wrong with a local time."""
         for path in table_files(self.root, table):
-            inside(self.root, path)
             columns = columns_of(path, table, self.dataset.naive_zone)
-            name = path.relative_to(self.root).as_posix()
+            name = printable(path.relative_to(self.root))
             if self.progress is not None:
-                self.progress(f"split {name}: {pq.read_metadata(path).num_rows:,} rows")
+                self.progress(f"split {name}: {row_count(path):,} rows")
             row = 1
-            for batch in parquet_batches(path, _ROWS[table], [c.name for c in columns]):
+            for batch, damage in parquet_pieces(path, _ROWS[table], [c.name for c in columns]):
                 numbers = pl.int_range(row, row + len(batch), eager=True)
                 rows = _converted(batch, columns, self.dataset.naive_zone)
-                yield rows.with_columns(pl.format("{}:{}", pl.lit(name), numbers).alias(SOURCE))
+                rows = rows.with_columns(pl.format("{}:{}", pl.lit(name), numbers).alias(SOURCE))
+                yield rows if damage is None else self._undamaged(rows, table, damage)
                 row += len(batch)
+
+    def _undamaged(self, rows: pl.DataFrame, table: str, damage: pa.Array) -> pl.DataFrame:
+        """The rows without a reason in `damage` (string [rows]); the others go to quarantine."""
+        marked = rows.with_columns(pl.Series(_DAMAGE, damage.to_pylist(), dtype=pl.String))
+        broken = marked.filter(pl.col(_DAMAGE).is_not_null())
+        self.held_back.append(quarantine(broken, table, pl.col(_DAMAGE)))
+        return marked.filter(pl.col(_DAMAGE).is_null()).drop(_DAMAGE)
 
     def keep(self, rows: pl.DataFrame, table: str, rules: Sequence[Rule]) -> pl.DataFrame:
         """The rows that break none of `rules`; the others go to quarantine."""
@@ -190,8 +200,14 @@ def _value_rules(table: str, rows: pl.DataFrame) -> list[Rule]:
         rules.append(("id_too_large", pl.col(column.name).is_not_null() & whole.is_null()))
         if column.name in _CODES:
             rules.append(("code_out_of_range", ~whole.is_between(0, 2**31 - 1)))
-    for name in (c.name for c in TABLES[table].columns if c.kind == "time" and c.name in rows.columns):
-        rules.append(("unknowable_local_time", pl.col(f"{_LOCAL}{name}")))
+    for column in TABLES[table].columns:
+        if column.kind == "time" and column.name in rows.columns:
+            rules.append(("unknowable_local_time", pl.col(f"{_LOCAL}{column.name}")))
+            if table == "articles":
+                plausible = pl.col(f"{_MS}{column.name}").is_between(*PLAUSIBLE_MS, closed="left")
+                rules.append(("implausible_time", ~plausible))
+        if column.kind == "list of integers":
+            rules.append(("oversized_list", pl.col(f"__{column.name}").list.len() > LIST_ITEMS))
     return rules
 
 
@@ -204,10 +220,10 @@ class OwnLogReader(Reader):
     def sources(self, root: Path) -> list[Path]:
         clicks = table_files(root, "clicks")
         if not clicks:
-            raise DataError(f"{root} has no clicks.parquet: point the data root at the folder that holds it")
+            raise DataError(f"{printable(root)} has no clicks.parquet: point the data root at the folder that holds it")
         found = [*clicks, *table_files(root, "articles"), *table_files(root, "impressions")]
         said = root / LOG_FILE
-        return [inside(root, p) for p in (*found, *([said] if said.is_file() else []))]
+        return [*found, *([said] if regular(root, said) else [])]
 
     def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
         self.sources(root)
@@ -217,8 +233,8 @@ class OwnLogReader(Reader):
             days = sorted({*_split_events(step, "clicks"), *_split_events(step, "impressions")})
             if not days:
                 raise DataError(
-                    f"{root}: no click falls in {dataset.first_day}..{dataset.last_day}, the days of {dataset.name}: "
-                    f"set first_day and last_day in {LOG_FILE}, or leave them out"
+                    f"{printable(root)}: no click falls in {dataset.first_day}..{dataset.last_day}, the days of "
+                    f"{dataset.name}: set first_day and last_day in {LOG_FILE}, or leave them out"
                 )
             if table_files(root, "articles"):
                 _split_articles(step, days)
@@ -369,7 +385,7 @@ def _category_codes(step: _Split) -> pl.DataFrame:
     for path in table_files(step.root, "articles"):
         present = [c.name for c in columns_of(path, "articles", step.dataset.naive_zone)]
         if "category" in present and "category_id" not in present:
-            for batch in parquet_batches(path, 65_536, ["category"]):
+            for batch, _ in parquet_pieces(path, 65_536, ["category"]):
                 names.update(as_frame(batch)["category"].drop_nulls().unique().to_list())
     ranked = sorted(names)
     return pl.DataFrame(

@@ -6,6 +6,7 @@ fields mean (the reader of the layout).
 
 import csv
 import gzip
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,18 +45,32 @@ def pieces(path: Path, columns: Sequence[str], separator: str = ",") -> Iterator
     hundred times its size."""
     try:
         source = _lines(path)
-        names = _header(next(source, b"").removeprefix(b"\xef\xbb\xbf"), path, columns, separator)
+        names = _header(next(source, b""), path, columns, separator)
         for block in source:
             yield _piece(block, names, columns, separator)
     except DAMAGE as error:
         raise unreadable(path, error) from error
 
 
-def _header(line: bytes, path: Path, columns: Sequence[str], separator: str) -> list[str]:
-    """The file's column names."""
+def column_names(path: Path, separator: str = ",") -> list[str]:
+    """The names in the first line of such a file. Raises DataError when it cannot be read."""
+    try:
+        return _names(next(_lines(path), b""), path, separator)
+    except DAMAGE as error:
+        raise unreadable(path, error) from error
+
+
+def _names(line: bytes, path: Path, separator: str) -> list[str]:
+    """The names in a first line, whose byte order mark does not count. Raises ValueError for an empty file."""
     if not line and path.stat().st_size == 0:
         raise ValueError("it is empty")
-    names = _fields(line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "backslashreplace"), separator) or []
+    bare = line.removeprefix(BOM_UTF8).removesuffix(b"\n").removesuffix(b"\r")
+    return _fields(bare.decode("utf-8", "backslashreplace"), separator) or []
+
+
+def _header(line: bytes, path: Path, columns: Sequence[str], separator: str) -> list[str]:
+    """The file's column names."""
+    names = _names(line, path, separator)
     missing = [c for c in columns if c not in names]
     if missing:
         raise DataError(

@@ -4,6 +4,7 @@ Belongs here: one function a kind. Does not belong here: damage to their bytes a
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def _at(file: Lines, rng: Rng) -> int:
 
 
 def _with(file: Lines, lines: list[bytes]) -> Lines:
-    return Lines(lines, file.packed, file.header)
+    return replace(file, lines=lines)
 
 
 def _cell(file: Lines, rng: Rng, separator: bytes, value: bytes) -> Lines | None:

@@ -4,6 +4,8 @@ Belongs here: the rules of canonical clicks and impressions over rows, independe
 here: how a layout's rows become these (`subjects`).
 """
 
+import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,13 +32,29 @@ class Expected:
 
 def plain(path: Path, *columns: str) -> list[dict[str, Any]]:
     """Rows of a parquet file, times as integers; none where there is no file."""
-    if not path.is_file():
-        return []
-    table = pq.read_table(path)
+    return rows_of(pq.read_table(path), *columns) if path.is_file() else []
+
+
+def rows_of(table: pa.Table, *columns: str) -> list[dict[str, Any]]:
+    """The same of a table: those of `columns` that it has, all where none is named."""
+    table = table.select([c for c in columns if c in table.column_names]) if columns else table
     for name in table.column_names:
         if pa.types.is_timestamp(table.schema.field(name).type):
             table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int64()))
-    return table.select([c for c in columns if c in table.column_names] if columns else table.column_names).to_pylist()
+    return table.to_pylist()
+
+
+def held_back_at_split(out: Path) -> list[dict[str, Any]]:
+    """Rows of the split's quarantine, with the row itself parsed as `content`."""
+    rows = plain(out / "quarantine.parquet")
+    return [row | {"content": json.loads(row["row"])} for row in rows]
+
+
+def whole(text: str | None) -> int | None:
+    """A whole number of 64 bits as text files write it, None for anything else."""
+    if text is None or re.fullmatch(r"[+-]?[0-9]{1,4000}", text) is None:
+        return None
+    return int(text) if -(2**63) <= int(text) < 2**63 else None
 
 
 def fits_int32(*codes: int | None) -> bool:

@@ -19,11 +19,13 @@ Rng = np.random.Generator
 
 @dataclass(slots=True)
 class Lines:
-    """A text file: its lines (the first is the header where there is one), without their ends."""
+    """A text file: its lines (the first is the header where there is one), without their ends. `rows`: whether they are
+    a log's rows, not its settings."""
 
     lines: list[bytes]
     packed: bool = False
     header: bool = True
+    rows: bool = True
 
     @property
     def data(self) -> bytes:
@@ -86,3 +88,20 @@ def parquet(table: pa.Table, rng: Rng) -> bytes:
         write_statistics=bool(rng.integers(2)),
     )
     return out.getvalue()
+
+
+def went_in(source: Source, root: Path, name: str) -> list[pa.Table]:
+    """The parquet files whose names end with `name` and ".parquet", as they went in. Where bytes were damaged the file
+    is read again, since what it then says counts; where it cannot be, what was meant counts."""
+    found = []
+    for file, table in source.files.items():
+        if not file.endswith(f"{name}.parquet") or not (root / file).is_file():
+            continue
+        if file in source.bytes_changes and not isinstance(source.bytes_changes[file], Lie):
+            try:
+                table = pq.read_table(root / file)
+            except (OSError, pa.ArrowException, ValueError):
+                pass
+        assert isinstance(table, pa.Table)
+        found.append(table)
+    return found

@@ -1,12 +1,12 @@
 """The readers that are fuzzed, one `Subject` each. A further reader: one more `Subject` in `SUBJECTS`.
 
-Belongs here: a valid small source of each layout, and how many of its rows must be found again. Does not belong here:
-damage (`tables`, `lines`, `lies`, `files`), what a raw day must become (`oracle`).
+Belongs here: a valid small source of each layout, and how many of its rows must be found again (`mind` and `own` have
+modules of their own). Does not belong here: damage (`tables`, `lines`, `lies`, `files`), what a raw day must become
+(`oracle`).
 """
 
 import csv
 import gzip
-import json
 import re
 import zlib
 from collections import Counter
@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ml import schema
 from ml.datasets import DATASETS, Dataset
+from ml.own_log import declared_dataset
 from ml.readers import DayTables
-from tests.fuzz import oracle
-from tests.fuzz.oracle import plain
-from tests.fuzz.source import Lie, Lines, Source
+from tests.fuzz import mind, oracle, own
+from tests.fuzz.oracle import held_back_at_split, plain
+from tests.fuzz.source import Lie, Lines, Source, went_in
 from tests.fuzz.tables import TAG
 from tests.ml import bundles
 
@@ -38,21 +38,17 @@ Days = dict[date, DayTables]
 class Subject:
     """A reader under test.
 
-    `make` draws a valid small source. `losses` takes the source as it was meant to be written, the root on disk, the
-    folder that the split wrote, and all days' tables, and says what is missing, too much or wrong: it counts the rows
-    that went in without the reader. `separator` is that of the layout's text files.
+    `reader` is the name of the reader, `dataset` finds the dataset of a root, which a log of its own declares itself
+    (DataError where it cannot). `make` draws a valid small source. `losses` takes the source as it was meant to be
+    written, the root on disk, the folder that the split wrote, and all days' tables, and says what is missing, too much
+    or wrong: it counts the rows that went in without the reader. `separator` is that of the layout's text files.
     """
 
-    dataset: Dataset
+    reader: str
+    dataset: Callable[[Path], Dataset]
     make: Callable[[Rng], Source]
     losses: Callable[[Source, Path, Path, Days], list[str]]
     separator: bytes = b","
-
-
-def held_back_at_split(out: Path) -> list[dict[str, Any]]:
-    """Rows of the split's quarantine, with the row itself parsed as `content`."""
-    rows = plain(out / "quarantine.parquet")
-    return [row | {"content": json.loads(row["row"])} for row in rows]
 
 
 # ---------------------------------------------------------------------------------------------------------- EB-NeRD
@@ -106,27 +102,10 @@ def _lengths(table: pa.Table, column: str) -> list[int]:
     return pc.fill_null(pc.list_value_length(table[column]), -1).to_pylist()
 
 
-def _ebnerd_tables(source: Source, root: Path, name: str) -> list[pa.Table]:
-    """The files of one kind as they went in. Where bytes were damaged the file is read again, since what it then says
-    counts; where it cannot be, what was meant counts."""
-    found = []
-    for file, table in source.files.items():
-        if not file.endswith(f"{name}.parquet") or not (root / file).is_file():
-            continue
-        if file in source.bytes_changes and not isinstance(source.bytes_changes[file], Lie):
-            try:
-                table = pq.read_table(root / file)
-            except (OSError, pa.ArrowException, ValueError):
-                pass
-        assert isinstance(table, pa.Table)
-        found.append(table)
-    return found
-
-
 def _ebnerd_losses(source: Source, root: Path, out: Path, days: Days) -> list[str]:
     """The identity over the split, then over each day."""
     held_back = held_back_at_split(out)
-    shown = sum(len(t) for t in _ebnerd_tables(source, root, "behaviors"))
+    shown = sum(len(t) for t in went_in(source, root, "behaviors"))
     placed = sum(len(plain(out / str(d) / "behaviors.parquet", "impression_id")) for d in days)
     aside = sum(r["table"] == "impressions" for r in held_back)
     said = [] if shown == placed + aside else [f"behaviors: {shown} rows in, {placed} in days, {aside} held back"]
@@ -145,7 +124,7 @@ def _ebnerd_losses(source: Source, root: Path, out: Path, days: Days) -> list[st
 def _history_losses(source: Source, root: Path, out: Path, days: Days, held_back: list[dict[str, Any]]) -> list[str]:
     lists = ("article_id_fixed", "impression_time_fixed", "read_time_fixed", "scroll_percentage_fixed")
     entries = rows = 0
-    for table in _ebnerd_tables(source, root, "history"):
+    for table in went_in(source, root, "history"):
         rows += len(table)
         for lengths in zip(*(_lengths(table, c) for c in lists), strict=True):
             entries += max(lengths[0], 0) if len(set(lengths)) == 1 else 0
@@ -166,7 +145,7 @@ def _history_losses(source: Source, root: Path, out: Path, days: Days, held_back
 
 def _article_losses(source: Source, root: Path, out: Path, days: Days, held_back: list[dict[str, Any]]) -> list[str]:
     rows: Counter[int] = Counter()
-    for table in _ebnerd_tables(source, root, "articles"):
+    for table in went_in(source, root, "articles"):
         if TAG not in table.column_names or not isinstance(source.bytes_changes.get("articles.parquet", Lie()), Lie):
             aside = sum(r["table"] == "articles" for r in held_back)
             placed = {id_ for d in days for id_ in _ids(out / str(d) / "articles.parquet")}
@@ -309,7 +288,7 @@ def _metadata_losses(path: Path, aside: int) -> list[str]:
     known: dict[int, int] = {}
     wrong = 0
     for row in text_rows(path) or []:
-        article, category = (whole(row.get(c)) if row else None for c in ("article_id", "category_id"))
+        article, category = (oracle.whole(row.get(c)) if row else None for c in ("article_id", "category_id"))
         if article is None or category is None or not oracle.fits_int32(category):
             wrong += 1
         else:
@@ -318,14 +297,13 @@ def _metadata_losses(path: Path, aside: int) -> list[str]:
     return [] if aside <= wrong and (aside > 0) == (wrong > 0) else [f"metadata: {wrong} bad lines, {aside} held back"]
 
 
-def whole(text: str | None) -> int | None:
-    """A whole number of 64 bits as text files write it, None for anything else."""
-    if text is None or re.fullmatch(r"[+-]?[0-9]{1,4000}", text) is None:
-        return None
-    return int(text) if -(2**63) <= int(text) < 2**63 else None
+def _known(name: str) -> Callable[[Path], Dataset]:
+    return lambda root: DATASETS[name]
 
 
 SUBJECTS: dict[str, Subject] = {
-    "ebnerd": Subject(DATASETS["ebnerd"], ebnerd, _ebnerd_losses),
-    "globo": Subject(DATASETS["globo"], globo, _globo_losses),
+    "ebnerd": Subject("ebnerd", _known("ebnerd"), ebnerd, _ebnerd_losses),
+    "globo": Subject("globo", _known("globo"), globo, _globo_losses),
+    "mind": Subject("mind", _known("mind"), mind.mind, mind.losses, b"\t"),
+    "own": Subject("own", declared_dataset, own.own, own.losses),
 }

@@ -26,6 +26,8 @@ from tests.fuzz import lies
 from tests.ml import bundles
 from tests.ml.bundles import GLOBO_COLUMNS, article, globo_click, history, impression, write_bundle, write_hour
 from tests.ml.test_readers_ebnerd import assert_conserved, reasons
+from tests.ml.test_readers_mind import write_mind
+from tests.ml.test_readers_own_log import click, write_log
 
 EBNERD, GLOBO = DATASETS["ebnerd"], DATASETS["globo"]
 D18 = date(2023, 5, 18)
@@ -38,6 +40,7 @@ _SPLIT = """
 import resource, sys, pathlib
 from ml.datasets import DATASETS
 from ml.errors import DataError
+from ml.own_log import declared_dataset
 from ml.readers import reader
 import polars, pyarrow.dataset, pyarrow.compute
 polars.DataFrame({"a": [1]}).lazy().filter(polars.col("a") > 0).collect()
@@ -45,8 +48,9 @@ name, root, out, within = sys.argv[1:]
 taken = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (taken + int(within),) * 2)
 try:
-    days = reader(name).split(pathlib.Path(root), DATASETS[name], pathlib.Path(out))
-    rows = {str(d): reader(name).tables(pathlib.Path(out) / str(d), DATASETS[name], d).counts for d in days}
+    known = DATASETS.get(name) or declared_dataset(pathlib.Path(root))
+    days = reader(name).split(pathlib.Path(root), known, pathlib.Path(out))
+    rows = {str(d): reader(name).tables(pathlib.Path(out) / str(d), known, d).counts for d in days}
     print("taken", sorted(rows))
 except DataError as error:
     print("refused", error)
@@ -146,6 +150,34 @@ def test_a_line_of_100_mb_is_held_back_and_cut(tmp_path: Path) -> None:
     (row,) = held_back(tmp_path / "out")
     assert (row["reason"], len(row["row"]) < 2_000) == ("oversized_line", True)
     assert pq.read_metadata(tmp_path / "out" / "2017-10-01" / "clicks.parquet").num_rows == 3
+
+
+def test_a_line_of_100_mb_in_mind_is_held_back_and_cut(tmp_path: Path) -> None:
+    root = write_mind(tmp_path / "in", "train", ["1|U7|11/9/2019 9:00:00 AM||N5-1 N6-0"])
+    with (root / "train" / "behaviors.tsv").open("ab") as file:
+        file.write(b"2\tU7\t11/9/2019 9:00:00 AM\t\t" + b"N5-1 " * (20 << 20) + b"\n")
+        file.write(b"3\tU7\t11/9/2019 9:00:00 AM\t\tN5-0\n")
+    assert split_apart("mind", root, tmp_path / "out").startswith("taken ['2019-11-09']")
+    (row,) = held_back(tmp_path / "out")
+    assert (row["reason"], row["source"]) == ("line_too_long", "train/behaviors.tsv:2")
+    assert len(row["row"]) < 1_000
+    raw = pq.read_table(tmp_path / "out" / "2019-11-09" / "impressions.parquet")
+    assert raw["impression_id"].to_pylist() == [1, 3]
+
+
+def test_a_text_of_100_mb_and_a_list_of_a_million_in_an_own_log_are_held_back_and_cut(tmp_path: Path) -> None:
+    long = np.random.default_rng(0).integers(0, 2**40, 1_000_000)
+    shown = {"impression_id": 1, "user_id": 1, "time": bundles.at("2023-05-01 08:00"), "clicked": [5]}
+    root = write_log(
+        tmp_path / "in",
+        clicks=[click(1, 5, "2023-05-01 08:00")],
+        articles=[{"article_id": 5, "body": "x" * (100 << 20)}, {"article_id": 6, "body": "short"}],
+        impressions=[{**shown, "inview": [5, 6]}, {**shown, "impression_id": 2, "inview": long}],
+    )
+    assert split_apart("own", root, tmp_path / "out").startswith("taken ['2023-05-01']")
+    found = {r["source"]: r["reason"] for r in held_back(tmp_path / "out")}
+    assert found == {"articles.parquet:1": "oversized_text", "impressions.parquet:2": "oversized_list"}
+    assert max(len(r["row"]) for r in held_back(tmp_path / "out")) < 10_000
 
 
 @pytest.mark.parametrize("lines", [True, False])

@@ -17,11 +17,12 @@ def test_every_line_is_there_once(tmp_path_factory: pytest.TempPathFactory, cont
     found = [row for piece in lines.numbered_lines(path) for row in piece.iter_rows(named=True)]
     expected = []
     for number, line in enumerate(content, start=1):
+        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
         try:
             text, problem = line.rstrip(b"\r\n").decode(), None
         except UnicodeDecodeError:
             text, problem = line.decode("utf-8", "replace").rstrip("\r\n"), "not_utf8"
-        if text:
+        if text or problem:
             expected.append({"number": number, "text": text, "problem": problem})
     assert found == expected
 
@@ -35,3 +36,21 @@ def test_a_long_line_is_cut_and_the_next_one_is_read(tmp_path: Path, monkeypatch
         (1, None), (2, "line_too_long"), (3, None), (4, None), (5, "line_too_long"),
     ]  # fmt: skip
     assert found[2][1] == "next"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_bytes(b"\xef\xbb\xbfone\n\xef\xbb\xbftwo\n")
+    assert [row[1] for piece in lines.numbered_lines(tmp_path / "a.tsv") for row in piece.iter_rows()] == [
+        "one", "\ufefftwo",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", [b"\r" * 250 + b"\xff", b"\r" * 1_000 + b"x"])
+def test_a_line_whose_beginning_shows_nothing_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    monkeypatch.setattr(lines, "LONGEST", 500)
+    (tmp_path / "a.tsv").write_bytes(line + b"\nnext\n")
+    found = [row for piece in lines.numbered_lines(tmp_path / "a.tsv") for row in piece.iter_rows()]
+    assert [number for number, _, _ in found] == [1, 2]
+    assert found[0][2] in ("not_utf8", "line_too_long")

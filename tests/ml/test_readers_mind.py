@@ -199,3 +199,25 @@ def test_real_log(real_data: Any, tmp_path: Path) -> None:
     for tables in days.values():
         assert_conserved(tables)
         assert json.dumps(tables.counts)
+
+
+def test_impression_ids_that_would_meet_those_of_another_folder_are_held_back(tmp_path: Path) -> None:
+    rows = [f"{n}|U7|11/9/2019 9:00:00 AM||N5-1" for n in (1, ID_STEP - 1, ID_STEP, 2**63 - 1)]
+    write_mind(tmp_path / "in", "dev", rows)
+    days = split_and_read(tmp_path / "in", tmp_path / "out")
+    assert days[D9].impressions["impression_id"].to_pylist() == [ID_STEP + 1, 2 * ID_STEP - 1]
+    assert held_back(tmp_path / "out") == {
+        ("impressions", "id_too_large", "dev/behaviors.tsv:3"): 1,
+        ("impressions", "id_too_large", "dev/behaviors.tsv:4"): 1,
+    }
+    alone = split_and_read(write_mind(tmp_path / "alone", "", rows), tmp_path / "alone-out")
+    assert alone[D9].impressions["impression_id"].to_pylist() == [1, ID_STEP - 1, ID_STEP, 2**63 - 1]
+
+
+@pytest.mark.parametrize("name", ["train/behaviors.tsv", "train/news.tsv"])
+def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
+    root = small(tmp_path / "in")
+    (root / name).unlink()
+    (root / name).symlink_to(tmp_path / "nothing")
+    with pytest.raises(DataError, match=rf"{name} leads outside the data root"):
+        split_and_read(root, tmp_path / "out")

@@ -374,3 +374,54 @@ def test_the_documentation_lists_the_contract() -> None:
         for c in table.columns:
             need = "required" if c.required else "optional"
             assert f"| `{c.name}` | {c.kind} | {need} | {c.unit} | {c.meaning} |" in text
+
+
+def test_cells_that_no_table_can_take_are_held_back(tmp_path: Path) -> None:
+    root = write_log(tmp_path / "in", UTC_TIMES + "first_day = 2023-05-01\nlast_day = 2023-05-02\n")
+    raw = pa.array([b"fine", b"\xffbad"])
+    titles = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    when = pa.array([at("2023-05-01 08:00")] * 2, pa.timestamp("us"))
+    pq.write_table(pa.table({"article_id": [5, 6], "title": titles, "published": when}), root / "articles.parquet")
+    pq.write_table(pa.table({"user_id": [1, 1], "article_id": [5, 6], "time": when}), root / "clicks.parquet")
+    _, days = split_and_read(root, tmp_path / "out")
+    assert held_back(tmp_path / "out") == {("articles.parquet:2", "not_utf8"): 1}
+    assert columns(days[D1].articles, "article_id", "title") == [(5, "fine"), (6, None)]
+    assert len(days[D1].clicks) == 2
+
+
+def test_articles_of_other_centuries_are_held_back(tmp_path: Path) -> None:
+    times = [datetime(1, 1, 1), datetime(1899, 12, 31, 23), datetime(1900, 1, 1), datetime(2100, 1, 1)]
+    rows = [{"article_id": 5 + i, "published": time} for i, time in enumerate(times)]
+    write_log(tmp_path / "in", clicks=[click(1, 5, "2023-05-01 08:00")], articles=rows)
+    split_and_read(tmp_path / "in", tmp_path / "out")
+    assert held_back(tmp_path / "out") == {(f"articles.parquet:{i}", "implausible_time"): 1 for i in (1, 2, 4)}
+
+
+@pytest.mark.parametrize("first", ["1066-10-14", "2100-01-01"])
+def test_days_of_other_centuries_are_refused(tmp_path: Path, first: str) -> None:
+    said = UTC_TIMES + f"first_day = {first}\nlast_day = {first}\n"
+    with pytest.raises(DataError, match="not all in the years 1900 to 2099: is a clock off"):
+        declared_dataset(write_log(tmp_path / "in", said, clicks=[click(1, 5, "2023-05-01 08:00")]))
+
+
+@pytest.mark.parametrize("name", ["log.toml", "clicks.parquet", "articles/a.parquet"])
+@pytest.mark.parametrize("target", ["/dev/zero", "nothing", "a folder"])
+def test_what_is_no_file_is_refused(tmp_path: Path, name: str, target: str) -> None:
+    root = write_log(tmp_path / "in", clicks=[click(1, 5, "2023-05-01 08:00")])
+    path = root / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if target == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target)
+    with pytest.raises(DataError, match=rf"{name} (leads outside the data root|is no regular file)"):
+        split_and_read(root, tmp_path / "out")
+
+
+def test_a_text_column_that_is_there_twice_is_refused_by_name(tmp_path: Path) -> None:
+    root = write_log(tmp_path / "in", clicks=[click(1, 5, "2023-05-01 08:00")])
+    twice = pa.table([pa.array([5]), pa.array(["a"]), pa.array(["b"])], names=["article_id", "title", "title"])
+    pq.write_table(twice, root / "articles.parquet")
+    with pytest.raises(DataError, match=r"articles\.parquet: column title is there 2 times"):
+        split_and_read(root, tmp_path / "out")
