@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
-DEMO := data/demo
+DEMO := data/simulated
 SEED ?= 1
 
 .PHONY: setup run test test-slow fuzz seeds ui clean

@@ -283,6 +283,7 @@ def _track(run: Any, recipe: Mapping[str, Any], summary: Summary, version: Versi
             "newsrec.ref": str(version.ref),
             "newsrec.manifest": version.manifest_digest,
             "newsrec.ledger_head": version.ledger_head,
+            **{f"newsrec.{name}": words for name, words in summary.labels.items()},
         }
     )
 
@@ -293,7 +294,7 @@ def _metadata(summary: Summary) -> dict[str, Any]:
         for name, png in summary.plots.items()
     }
     figures = {k.replace(".", "/"): v for k, v in summary.metrics.items() if v == v}
-    return {**summary.metadata, **figures, **plots}
+    return {**summary.metadata, **summary.labels, **figures, **plots}
 
 
 def _result(

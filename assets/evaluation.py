@@ -13,6 +13,7 @@ from assets.stage import BASELINE, Need, Stage, Summary, Work, no_recipe, test_n
 from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.evaluate import evaluate_rq1, evaluate_rq2, evaluate_rq3
+from ml.schema import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 
 VECTOR_FAMILIES = ("body", "title", "coclick")
@@ -34,7 +35,8 @@ def _summary(out: Path) -> Summary:
         for name, entry in values.items():
             if isinstance(entry, dict) and entry.get("value") is not None:
                 figures[f"{protocol}.{name}"] = float(entry["value"])
-    return Summary(metrics=figures, metadata={"metrics": metrics}, artifacts=["metrics.json"])
+    labels = {SYNTHETIC: metrics[SYNTHETIC]} if metrics.get(SYNTHETIC) else {}
+    return Summary(metrics=figures, metadata={"metrics": metrics}, labels=labels, artifacts=["metrics.json"])
 
 
 def _rq1(work: Work) -> Summary:

@@ -38,7 +38,8 @@ def _compute(work: Work) -> Summary:
     return Summary(
         rows={"cases.parquet": figures["n_cases"], "inview.parquet": figures["n_impressions"]},
         metrics={k: float(v) for k, v in figures.items()},
-        metadata=figures | ({SYNTHETIC: span_facts[SYNTHETIC]} if span_facts[SYNTHETIC] else {}),
+        metadata=figures,
+        labels={SYNTHETIC: span_facts[SYNTHETIC]} if span_facts[SYNTHETIC] else {},
     )
 
 

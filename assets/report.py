@@ -12,6 +12,7 @@ from assets.stage import Need, Stage, Summary, Work
 from ml import cards
 from ml import report as layout
 from ml.datasets import Dataset
+from ml.schema import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lineage.graph import walk
 
@@ -37,7 +38,8 @@ def _compute(work: Work) -> Summary:
         entry["manifests"]["checkpoint"] = version.manifest_digest
     report = layout.build_report(work.dataset.name, str(work.day), work.settings.split, models, out=work.out)
     _write_cards(work, report)
-    return Summary(artifacts=["report.json", "report.html", "data_card.md", "model_card.md"])
+    labels = {SYNTHETIC: report[SYNTHETIC]} if report[SYNTHETIC] else {}
+    return Summary(labels=labels, artifacts=["report.json", "report.html", "data_card.md", "model_card.md"])
 
 
 def _write_cards(work: Work, report: dict[str, Any]) -> None:

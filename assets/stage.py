@@ -91,11 +91,13 @@ class Work:
 @dataclass(slots=True)
 class Summary:
     """What a body reports beside the files it wrote: rows by file, figures for the tracker, UI metadata, PNG plots,
-    and files of the output that the tracker keeps as artifacts."""
+    and files of the output that the tracker keeps as artifacts. `labels`: words that must stand beside the figures
+    wherever they are shown, in the UI and as tags of the tracker."""
 
     rows: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     plots: dict[str, bytes] = field(default_factory=dict)
     artifacts: list[str] = field(default_factory=list)
     curves: list[dict[str, float]] = field(default_factory=list)

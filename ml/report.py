@@ -73,7 +73,7 @@ def report_json(
         "dataset": dataset,
         "as_of": as_of,
         "split": split,
-        "synthetic": known.synthetic,
+        "simulated": known.synthetic,
         "notes": [note for note in (known.note, warning, *notes) if note],
         SYNTHETIC: made,
         "baseline": BASELINE,

@@ -112,7 +112,7 @@ def run(
     inview: Annotated[
         str, typer.Option(help="synthesise in-view lists for a click-only log: popularity or uniform")
     ] = "",
-    inview_length: Annotated[int, typer.Option(help="articles in a synthesised list")] = 10,
+    inview_length: Annotated[int | None, typer.Option(help="articles in a synthesised list; default: 10")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="say what would run and why; run nothing")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,11 +124,15 @@ def run(
 
     dataset = _dataset(dataset, data_root)
     toolbox = _toolbox(dataset, data_root, device)
-    lists = {"inview": inview, "inview_length": inview_length}
+    if inview_length is not None and not inview:
+        raise UsageError("--inview-length goes with --inview popularity or uniform")
+    lists = {"inview": inview} | ({"inview_length": inview_length} if inview_length is not None else {})
     settings = _settings(split, models, profile=profile, recipe=recipe, seed=seed, **lists)
     known = known_dataset(dataset)
     take_arrivals(toolbox.tools().source, known, say)
     settings.inview_of(known)
+    if device == "cuda":
+        _ = toolbox.tools().device.name  # refuses a device that is not there before any work
     day = as_of_day(known, settings, toolbox, parse_day(as_of))
     goals = report_goals(day, settings)
     if explain:
@@ -194,6 +198,7 @@ def analyse(
     from pipeline.plan import make_plan
     from pipeline.run import execute
 
+    dataset = _dataset(dataset, data_root)
     toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
     tools = toolbox.tools()
     whole = spans.span(known, tools.source.days(known), parse_day(first), parse_day(last))
@@ -323,6 +328,7 @@ def landing(dataset: DatasetOption = "simulated", data_root: RootOption = None, 
     from ml.datasets import dataset as known_dataset
     from pipeline.deliveries import status, text
 
+    dataset = _dataset(dataset, data_root)
     found = status(_toolbox(dataset, data_root).tools().source, known_dataset(dataset))
     print(json.dumps(found, indent=1) if as_json else text(found))
 
@@ -338,6 +344,7 @@ def land(
     from ml.datasets import dataset as known_dataset
     from pipeline.deliveries import land_files
 
+    dataset = _dataset(dataset, data_root)
     known, when = known_dataset(dataset), _day(day)
     say(f"landed: {land_files(_toolbox(dataset, data_root).tools().source, known, _folder(folder), when)}")
 
@@ -356,6 +363,7 @@ def correct(
     from ml.datasets import dataset as known_dataset
     from pipeline.deliveries import asked_by
 
+    dataset = _dataset(dataset, data_root)
     known, when = known_dataset(dataset), _day(day)
     _toolbox(dataset, data_root).tools().source.correct(known, when, _folder(folder), why, asked_by())
     say(f"{dataset} {when}: corrected; `newsrec run` recomputes what depends on it")

@@ -51,6 +51,12 @@ def learn_configured() -> None:
         register(declared_dataset(root))
 
 
+def learn_remembered(lake: Path) -> None:
+    """Registers all own logs that the lake remembers."""
+    for path in sorted((lake / REMEMBERED).glob("*.json")):
+        _recalled(path.stem, lake)
+
+
 def _configured_root(name: str) -> Path | None:
     root = os.environ.get("NEWSREC_DATA_ROOT", "")
     return Path(root) if root and os.environ.get("NEWSREC_DATASET", "") == name else None

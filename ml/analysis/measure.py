@@ -72,7 +72,7 @@ def analyse(files: SpanFiles, progress: Progress = lambda _: None) -> Analysis:
     counted = _count(files, progress)
     report: Json = {
         "dataset": files.dataset.name,
-        "synthetic": files.dataset.synthetic,
+        "simulated": files.dataset.synthetic,
         "span": _span(files),
         "notes": _notes(counted),
         "published": {"source": published.SOURCE, "label": published.label(files.dataset.name)},

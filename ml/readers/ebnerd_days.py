@@ -200,7 +200,7 @@ def split_bundle(
         if not days:
             raise DataError(
                 f"{printable(root)}: no row falls in {dataset.first_day}..{dataset.last_day}, the days of "
-                f"{dataset.name}: choose the dataset that this log belongs to"
+                f"{dataset.name}{held_back.told()}: choose the dataset that this log belongs to"
             )
         for path in articles:
             bundle.say(path, f"{row_count(path):,} rows")

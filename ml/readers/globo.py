@@ -94,7 +94,7 @@ class GloboReader(Reader):
         if not days:
             raise DataError(
                 f"{printable(root)}: no click falls in {dataset.first_day}..{dataset.last_day}, the days of "
-                f"{dataset.name}: point the data root at this dataset's log"
+                f"{dataset.name}{held_back.told()}: point the data root at this dataset's log"
             )
         return days
 

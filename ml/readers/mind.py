@@ -27,7 +27,7 @@ from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
 from ml.readers.cells import LIST_ITEMS
-from ml.readers.files import frame, printable, regular
+from ml.readers.files import frame, printable, regular, unreadable
 from ml.readers.lines import numbered_lines
 from ml.readers.placing import APPEARS, Appearances
 from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days
@@ -94,7 +94,7 @@ class MindReader(Reader):
             if not days:
                 raise DataError(
                     f"{printable(root)}: no impression falls in {dataset.first_day}..{dataset.last_day}, the days of "
-                    f"{dataset.name}: point the data root at this dataset's log"
+                    f"{dataset.name}{held_back.told()}: point the data root at this dataset's log"
                 )
             _split_news([p for p in sources if p.name == "news.tsv"], root, out, held_back, seen)
         return days
@@ -207,6 +207,9 @@ def _split_news(paths: Sequence[Path], root: Path, out: Path, held_back: Spill, 
     names = {c for p in paths for piece in _cells(p, root, _NEWS) for c in piece["category"].drop_nulls().unique()}
     codes = pl.DataFrame({"category": sorted(names)}, schema={"category": pl.String}).with_row_index("category_id")
     days = seen.table(_DAY)
+    for path in paths:
+        if not path.stat().st_size:
+            raise unreadable(path, DataError("it is empty"))
     known: dict[int, int] = {}
     with DaySpill(out, "articles", _ARTICLES) as spill:
         for path in paths:

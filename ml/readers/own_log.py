@@ -234,7 +234,7 @@ class OwnLogReader(Reader):
             if not days:
                 raise DataError(
                     f"{printable(root)}: no click falls in {dataset.first_day}..{dataset.last_day}, the days of "
-                    f"{dataset.name}: set first_day and last_day in {LOG_FILE}, or leave them out"
+                    f"{dataset.name}{held_back.told()}: set first_day and last_day in {LOG_FILE}, or leave them out"
                 )
             if table_files(root, "articles"):
                 _split_articles(step, days)

@@ -3,7 +3,7 @@
 Belongs here: gathering and writing. Does not belong here: which day a row belongs to by the rules of a layout.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml.readers.cells import is_string
+from ml.schema import REASON
 
 _GATHER = 4 << 20
 """Bytes of a day that are held back before they become a row group."""
@@ -73,11 +74,14 @@ class Spill:
         self._held: list[pa.Table] = []
         self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
+        self.reasons: Counter[str] = Counter()
 
     def append(self, table: pa.Table) -> None:
-        """Adds rows at the end."""
+        """Adds rows at the end; those of quarantine are counted by reason."""
         if not len(table):
             return
+        if REASON in table.column_names:
+            self.reasons.update(table[REASON].to_pylist())
         columns = [
             table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type)
             for f in self._schema
@@ -109,6 +113,11 @@ class Spill:
         if self._writer is not None:
             self._do(self._writer.close)
             self._writer = None
+
+    def told(self) -> str:
+        """The rows of a quarantine in words, for the end of a clause; empty without any."""
+        said = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common(5))
+        return f" (held back: {said})" if said else ""
 
     def __enter__(self) -> "Spill":
         return self

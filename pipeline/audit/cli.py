@@ -42,6 +42,13 @@ def _root(lake: Path | None) -> Path:
     return root.absolute()
 
 
+def _learn(root: Path) -> None:
+    """Own logs of the lake become known datasets."""
+    from resources.own_logs import learn_remembered
+
+    learn_remembered(root)
+
+
 def _data_root(given: Path | None, dataset: str) -> Path | None:
     """The folder given, or that of NEWSREC_DATA_ROOT where NEWSREC_DATASET is the dataset."""
     if given is None and os.environ.get("NEWSREC_DATASET") == dataset and os.environ.get("NEWSREC_DATA_ROOT"):
@@ -184,6 +191,7 @@ def leaks(
     from pipeline.audit.leaks import render
 
     root = _root(lake)
+    _learn(root)
     if everything:
         from resources.lineage.graph import walk_all
 
@@ -217,6 +225,7 @@ def replay(
     if start not in AGAIN or start == "changed":
         raise UsageError(f"--from {start!r}: use predictions, checkpoint or raw")
     root = _root(lake)
+    _learn(root)
     address = _address(root, metric, dataset, as_of, split, model, version)
     answer = again(root, address, start, _data_root(data_root, dataset), device)  # type: ignore[arg-type]
     _print(answer, as_json, render)
@@ -243,6 +252,7 @@ def diff(
     from pipeline.audit.diff import render
 
     root = _root(lake)
+    _learn(root)
     first, second = (_address(root, text, dataset, as_of, split, model, "") for text in (a, b))
     found = compare(root, first, second)
     if attribute:

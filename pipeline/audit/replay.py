@@ -128,7 +128,9 @@ def compare(spec: Spec) -> dict[str, Any]:
     those that were published, the first stage and digit that differ, and notes (other code than then)."""
     from pipeline.audit.recorded import RecordedSettings, settings_of
     from resources.bindings import ToolBox
+    from resources.own_logs import learn_remembered
 
+    learn_remembered(Path(spec.lake))
     address = Address.parse(spec.address)
     number, graph = lineage(Path(spec.lake), address)
     settings = RecordedSettings(**{**settings_of(graph, address.model), **spec.settings})

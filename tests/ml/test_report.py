@@ -76,7 +76,7 @@ def test_form_of_the_json(report, measured):
         assert model["manifest"] == measured[name]["manifests"]
     assert report["models"]["random"]["paired"]["rq2"] == measured["random"]["rq2"]["paired"]["in_view"]
     assert report["models"]["popular_15"]["paired"]["rq3"] == {}
-    assert report["synthetic"] is True and report["notes"][-1] == "a note"
+    assert report["simulated"] is True and report["notes"][-1] == "a note"
 
 
 def test_same_input_same_bytes(folder, measured, tmp_path):

@@ -64,7 +64,7 @@ def test_a_second_run_computes_nothing(home):
 
 def test_the_log_is_described_once(home):
     (report,) = json.loads(newsrec(home, "analyse", "--json"))
-    assert report["synthetic"] and 0 < report["measures"]["gini"]["value"] < 1
+    assert report["simulated"] and 0 < report["measures"]["gini"]["value"] < 1
     assert report["measures"]["lifecycle_median_hours"]["published"][0]["value"] == 5.3
     plan = json.loads(newsrec(home, "analyse", "--explain", "--json"))
     assert plan and {row["state"] for row in plan} == {"fresh"}

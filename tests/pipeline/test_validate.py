@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import polars as pl
 import pytest
 
@@ -148,3 +149,18 @@ def test_the_readme_example_ends_in_rq1_tables_and_lists_can_be_synthesised(home
     ):
         found = json.loads(shell(home, f'newsrec sql --dataset mypaper --json "{query}"').stdout)
         assert made in {row["s"] for row in found}
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    runs = client.search_runs(
+        [e.experiment_id for e in client.search_experiments()],
+        filter_string=f"tags.`newsrec.synthetic_inview` = '{made}'",
+    )
+    assert {r.data.tags["newsrec.ref"].split("/")[1] for r in runs} >= {"evaluation_rq2", "evaluation_report"}
+
+    for known in (
+        "newsrec analyse --dataset mypaper --data-root data/mypaper --json",
+        "newsrec landing --dataset own --data-root data/mypaper",
+        "newsrec audit leaks --dataset mypaper --model random",
+        "newsrec audit replay rq1.thesis.recall@20 --dataset mypaper --model random --data-root data/mypaper",
+    ):
+        done = shell(home, known)
+        assert done.returncode == 0, known + done.stderr[-2000:]
