@@ -51,7 +51,7 @@ SIZES = {
         Size("tiny", 1_000, 2_500, 32, 112, 3, 3, 3, 60),
         Size("demo", 20_000, 30_000, 165, 535, 7, 7, 7, 10),
         Size("small", 80_000, 90_000, 200, 3_000, 21, 7, 7, 10),
-        Size("week", 1_000_000, 1_550_000, 250, 100_000, 3, 3, 1, 10, 730),
+        Size("week", 1_000_000, 1_550_000, 250, 100_000, 2, 2, 3, 10, 730),
         Size("large", 1_000_000, 1_550_000, 250, 100_000, 28, 7, 7, 10, 730),
     )
 }
@@ -71,11 +71,11 @@ class Behaviour:
 
     # articles
     main_topic: float = 0.8
-    quality_scale: float = 0.7
-    life_scale: float = 1.0
-    life_spread: float = 0.9
+    quality_scale: float = 0.9
+    life_scale: float = 1.1
+    life_spread: float = 1.1
     breaking_share: float = 0.02
-    rise_minutes: float = 2.0
+    rise_minutes: float = 1.0
     breaking_minutes: float = 90.0
     local_share: float = 0.0
     # readers
@@ -88,22 +88,22 @@ class Behaviour:
     front_page: int = 120
     strength_quality: float = 0.7
     strength_life: float = 0.6
-    strength_feedback: float = 0.3
+    strength_feedback: float = 0.15
     strength_breaking: float = 1.5
-    slot_offset: float = 3.0
-    slot_power: float = 1.1
-    exposure_match: float = 3.0
+    slot_offset: float = 14.0
+    slot_power: float = 2.2
+    exposure_match: float = 2.5
     exposure_local: float = 0.0
     feedback_half_life: float = 20.0
     inview_median: float = 9.5
-    related: int = 4
+    related: int = 5
     # clicks
-    click_quality: float = 0.9
+    click_quality: float = 1.65
     click_life: float = 0.6
-    click_match: float = 6.0
+    click_match: float = 4.3
     click_local: float = 0.0
     click_breaking: float = 0.5
-    life_floor: float = -4.0
+    life_floor: float = -2.5
     premium_locked: float = -1.0
     premium_open: float = 0.3
     read_before: float = -4.0
@@ -111,7 +111,7 @@ class Behaviour:
     # sessions, in seconds where they are times
     next_click: float = 0.65
     below_article: float = 0.46
-    mean_clicks: float = 2.75
+    mean_clicks: float = 2.6
     session_seconds: int = 2_400
     between_sessions: int = 2_700
 

@@ -106,8 +106,8 @@ class Played(NamedTuple):
 @nb.njit(cache=True)
 def _uniform(key: np.uint64, n: int) -> float:
     """Draw `n` of the sequence `key`, in (0, 1)."""
-    bits = mix(key + np.uint64(n) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(11)
-    return (np.float64(bits) + 0.5) * 1.1102230246251565e-16
+    bits = mix(key + np.uint64(n) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(12)
+    return (np.float64(bits) + 0.5) * 2.0**-52
 
 
 @nb.njit(cache=True)

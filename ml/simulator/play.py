@@ -75,7 +75,7 @@ class Play:
         if self._workers < 1:
             raise UsageError(f"the number of workers must be positive: {workers}")
         self._law = Law(*(getattr(behaviour, name) for name in Law._fields))
-        self._key = mix(np.uint64(seed))
+        self._key = np.uint64(mix(np.uint64(seed)))  # compiled code hands back a plain int: its type would depend on it
         self._activity = np.cumsum(self.readers.activity)
         self._read = np.full((size.readers, REMEMBERED), -1, dtype=np.int32)
         self._read_count = np.zeros(size.readers, dtype=np.int32)
