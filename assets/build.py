@@ -8,7 +8,7 @@ import base64
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date, datetime, time, timedelta
 from time import monotonic
@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets import links
 from assets.expectations import CheckResult, suite_digest, suite_names, validate
 from assets.stage import BASELINE, Need, Stage, Summary, Work, days_of
 from ml.datasets import Dataset
@@ -78,7 +79,7 @@ def input_refs(
     found: dict[str, list[tuple[Stage, date, Ref]]] = {}
     for need in stage.needs:
         upstream = by_name[need.stage]
-        days = days_of(need, day, split(settings.split), dataset)
+        days = days_of(need.within(settings), day, split(settings.split), dataset)
         if upstream.daily:
             days = [d for d in days if d in known]
         models = needed_models(need, by_name, model, settings.models)
@@ -87,15 +88,29 @@ def input_refs(
 
 
 def key_of(
-    stage: Stage, dataset: Dataset, model: str | None, settings: RunSettings, tools: Tools, inputs: Iterable[Version]
+    stage: Stage,
+    dataset: Dataset,
+    day: date,
+    model: str | None,
+    settings: RunSettings,
+    tools: Tools,
+    inputs: Iterable[Version],
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """Recipe key, recipe and code digests of one partition, given its inputs."""
-    recipe = stage.recipe(dataset, settings, tools, model)
+    recipe = {**stage.recipe(dataset, settings, tools, model), **stage.day_recipe(dataset, day, tools), **dataset.facts}
     if stage.table:
         recipe = {**recipe, "rules": suite_digest(stage.table)}
     code = {module: source_digest([module]) for module in stage.modules}
     seed = recipe.get("seed", 0)
     return recipe_key({str(v.ref): v for v in inputs}, "".join(code.values()), recipe, seed), recipe, code
+
+
+class RuleBroken(DataError):
+    """Staged output that broke a blocking rule; `checks` are the results of all rules."""
+
+    def __init__(self, message: str, checks: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.checks = checks
 
 
 def build_asset(
@@ -115,10 +130,13 @@ def build_asset(
         check_specs=[dg.AssetCheckSpec(n, asset=key) for n in (suite_names(stage.table) if stage.table else [])],
         tags={"dataset": dataset.name, **({"model": model} if model else {})},
     )
-    def body(context: dg.AssetExecutionContext, settings: RunSettings, toolbox: ToolBox) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def body(context: dg.AssetExecutionContext, settings: RunSettings, toolbox: ToolBox) -> Iterator[Any]:
         day = date.fromisoformat(context.partition_key)
         try:
-            return _materialise(context, stage, dataset, day, model, settings, toolbox.tools(), by_name)
+            yield _materialise(context, stage, dataset, day, model, settings, toolbox.tools(), by_name)
+        except RuleBroken as error:
+            yield from (_check_result(c, key) for c in error.checks)
+            raise dg.Failure(description=str(error), metadata={"bad_input": True}, allow_retries=False) from error
         except NewsrecError as error:
             kind = {"bad_input": isinstance(error, (DataError, UsageError))}
             raise dg.Failure(description=str(error), metadata=kind, allow_retries=False) from error
@@ -171,11 +189,13 @@ def _materialise(
     refs = input_refs(stage, dataset, day, model, settings, by_name, tools.source.days(dataset))
     inputs = {name: [tools.lake.require(r) for _, _, r in found] for name, found in refs.items()}
     flat = [v for versions in inputs.values() for v in versions]
-    key, recipe, code = key_of(stage, dataset, model, settings, tools, flat)
+    key, recipe, code = key_of(stage, dataset, day, model, settings, tools, flat)
+    columns = links.column_lineage(stage, dataset, model, by_name)
     current = tools.lake.current(ref)
     if current is not None and current.recipe_key == key and all(f.is_file() for f in current.files()):
         context.log.info(f"{ref}: unchanged, recipe key {key[:12]}")
-        return _result(stage, current, tools.lake.publication(ref)["checks"], {"unchanged": True})
+        more = {**links.links(tools.lake, current, tools.tracker.uri), **columns, "unchanged": True}
+        return _result(stage, current, tools.lake.publication(ref)["checks"], more)
     started = monotonic()
     asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
     with ExitStack() as stack:
@@ -202,7 +222,8 @@ def _materialise(
             record=record,
         )
         _track(run, recipe, summary, version, flat)
-    extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"]}
+    extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"], **columns}
+    extra |= links.links(tools.lake, version, tools.tracker.uri, run.url)
     return _result(stage, version, checks, extra)
 
 
@@ -221,14 +242,7 @@ def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:
     if stage.table is None:
         return []
     results: list[CheckResult] = validate(stage.table, work.out, dataset, work.day)
-    failed = [r for r in results if r.blocking and not r.passed]
-    if failed:
-        worst = failed[0]
-        raise DataError(
-            f"{dataset.name}/{stage.name}/{work.day}: nothing published, rule {worst.name!r} failed for "
-            f"{worst.count_bad} rows (for example {', '.join(worst.examples[:3])}): {worst.description}"
-        )
-    return [
+    checks = [
         {
             "name": r.name,
             "passed": r.passed,
@@ -239,6 +253,15 @@ def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:
         }
         for r in results
     ]
+    failed = [r for r in results if r.blocking and not r.passed]
+    if failed:
+        worst = failed[0]
+        raise RuleBroken(
+            f"{dataset.name}/{stage.name}/{work.day}: nothing published, rule {worst.name!r} failed for "
+            f"{worst.count_bad} rows (for example {', '.join(worst.examples[:3])}): {worst.description}",
+            checks,
+        )
+    return checks
 
 
 def _track(run: Any, recipe: Mapping[str, Any], summary: Summary, version: Version, inputs: Sequence[Version]) -> None:
@@ -281,13 +304,15 @@ def _result(
             **({"dagster/row_count": max(rows.values())} if rows else {}),
             **extra,
         },
-        check_results=[
-            dg.AssetCheckResult(
-                check_name=c["name"],
-                passed=c["passed"],
-                severity=dg.AssetCheckSeverity.ERROR if c["blocking"] else dg.AssetCheckSeverity.WARN,
-                metadata={"count": c["count_bad"], "examples": list(c["examples"]), "rule": c["description"]},
-            )
-            for c in checks
-        ],
+        check_results=[_check_result(c) for c in checks],
+    )
+
+
+def _check_result(check: Mapping[str, Any], key: dg.AssetKey | None = None) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=check["name"],
+        passed=check["passed"],
+        severity=dg.AssetCheckSeverity.ERROR if check["blocking"] else dg.AssetCheckSeverity.WARN,
+        metadata={"count": check["count_bad"], "examples": list(check["examples"]), "rule": check["description"]},
     )

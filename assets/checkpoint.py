@@ -38,9 +38,10 @@ def _compute(work: Work) -> Summary:
     train(spec, progress=work.progress)
     curves = json.loads((work.out / "curves.json").read_text())
     metrics = json.loads((work.out / "metrics.json").read_text())
+    lists = work.settings.inview_of(work.dataset)
     return Summary(
         metrics={k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))},
-        metadata={"device": work.tools.device.describe()},
+        metadata={"device": work.tools.device.describe()} | ({"validation_auc_rests_on": str(lists)} if lists else {}),
         plots={
             "loss": plots.curves(curves, ("loss", "nce"), "loss"),
             "spectrum": plots.curves(curves, ("erank_user", "erank_article", "cosine_user"), "share"),
@@ -56,7 +57,7 @@ CHECKPOINT = Stage(
     group="training",
     description="Weights, fitted scalers, recipe and curves of a model that has seen nothing from its as-of day on.",
     needs=(Need("session_splits", "session_splits"), *fit_needs()),
-    modules=("ml.train", "ml.models.snert"),
+    modules=("assets.checkpoint", "ml.train", "ml.models.snert"),
     recipe=_recipe,
     compute=_compute,
     by_split="fit",

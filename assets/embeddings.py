@@ -28,7 +28,7 @@ FAMILIES = ("body", "title", "image")
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
     if not dataset.has_text:
         return {"source": "coclick"}
-    families = list(settings.text_families)
+    families = _families(dataset, settings)
     unknown = sorted(set(families) - set(FAMILIES))
     if unknown:
         raise UsageError(f"unknown text family {unknown[0]!r}: choose from {', '.join(FAMILIES)}")
@@ -43,6 +43,10 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
     }
 
 
+def _families(dataset: Dataset, settings: RunSettings) -> list[str]:
+    return list(settings.text_families or dataset.text)
+
+
 def _compute(work: Work) -> Summary:
     summary = _text(work) if work.dataset.has_text else _coclick(work)
     (work.out / "families.json").write_text(json.dumps(sorted(summary.rows)) + "\n")
@@ -54,7 +58,7 @@ def _text(work: Work) -> Summary:
     articles = pq.read_table(work.one("articles").file("articles.parquet"))
     published = reader(work.dataset.reader).artifact_vectors(work.tools.source.root(work.dataset))
     rows = {}
-    for family in work.settings.text_families:
+    for family in _families(work.dataset, work.settings):
         if family in published:
             table = reader(work.dataset.reader).vectors_of(published[family], articles[schema.ARTICLE_ID].to_numpy())
         elif family == "image":
@@ -109,7 +113,7 @@ ARTICLE_EMBEDDINGS = Stage(
         Need("clicks", "clicks"),
         Need("earlier_clicks", "clicks", lambda _: (-2, -1)),
     ),
-    modules=("ml.coclick_vectors", "ml.readers"),
+    modules=("assets.embeddings", "resources.text_encoder", "ml.coclick_vectors", "ml.readers"),
     recipe=_recipe,
     compute=_compute,
     daily=True,

@@ -77,7 +77,7 @@ def _evaluation(
             Need("baseline", "predictions", model="baseline"),
             *needs,
         ),
-        modules=("ml.evaluate",),
+        modules=("assets.evaluation", "ml.evaluate"),
         recipe=recipe,
         compute=compute,
         by_split="test",

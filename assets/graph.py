@@ -3,6 +3,7 @@
 Belongs here: the list. Does not belong here: anything else.
 """
 
+from assets.analysis import DATASET_ANALYSIS
 from assets.checkpoint import CHECKPOINT
 from assets.embeddings import ARTICLE_EMBEDDINGS
 from assets.evaluation import EVALUATION_RQ1, EVALUATION_RQ2, EVALUATION_RQ3
@@ -21,6 +22,7 @@ STAGES = (
     ARTICLES,
     CLICKS,
     IMPRESSIONS,
+    DATASET_ANALYSIS,
     ARTICLE_EMBEDDINGS,
     INTERACTIONS,
     ARTICLE_FEATURES,

@@ -48,7 +48,7 @@ FAISS_INDEX = Stage(
     group="training",
     description="Index of the catalogue's vectors; kind chosen from measured recall and size, ids beside it.",
     needs=(Need("checkpoint", "checkpoint", model="same"), *fit_needs()),
-    modules=("ml.retrieval", "ml.models.snert"),
+    modules=("assets.index", "ml.retrieval", "ml.models.snert"),
     recipe=_recipe,
     compute=_compute,
     by_split="fit",

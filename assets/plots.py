@@ -51,6 +51,18 @@ def curves(rows: Sequence[Mapping[str, float]], names: Sequence[str], label: str
     return _png(figure)
 
 
+def line(x: Sequence[Any], y: Sequence[float], xlabel: str, ylabel: str, sigma: Sequence[float] | None = None) -> bytes:
+    """One line, with a band of one `sigma` around it where it is given."""
+    figure, axes = _figure()
+    axes.plot(x, y)
+    if sigma is not None:
+        axes.fill_between(x, np.subtract(y, sigma), np.add(y, sigma), alpha=0.25)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_ylim(bottom=0)
+    return _png(figure)
+
+
 def bars(values: Mapping[str, float], label: str) -> bytes:
     """Horizontal bars, one a name."""
     figure, axes = _figure(height=0.6 + 0.28 * len(values))

@@ -14,6 +14,7 @@ from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.predict import predict
+from ml.schema import SYNTHETIC
 from ml.splits import split
 from resources.bindings import RunSettings, Tools
 
@@ -21,7 +22,7 @@ SECONDS_BETWEEN = 15.0
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
-    hours = split(settings.split).test
+    hours = list(split(settings.split).test)
     return {"budget": settings.budget, "seed": settings.seed, "split": settings.split, "test": hours, "model": model}
 
 
@@ -37,7 +38,7 @@ def _compute(work: Work) -> Summary:
     return Summary(
         rows={"cases.parquet": figures["n_cases"], "inview.parquet": figures["n_impressions"]},
         metrics={k: float(v) for k, v in figures.items()},
-        metadata=figures,
+        metadata=figures | ({SYNTHETIC: span_facts[SYNTHETIC]} if span_facts[SYNTHETIC] else {}),
     )
 
 
@@ -59,7 +60,7 @@ PREDICTIONS = Stage(
     group="evaluation",
     description="Exact top 50 per test case and the score of every in-view article, over sampled whole test minutes.",
     needs=(Need("checkpoint", "checkpoint", model="same"), *test_needs()),
-    modules=("ml.predict", "ml.models"),
+    modules=("assets.predictions", "ml.predict", "ml.models"),
     recipe=_recipe,
     compute=_compute,
     by_split="test",

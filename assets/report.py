@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from assets.stage import Need, Stage, Summary, Work
+from ml import cards
 from ml import report as layout
 from ml.datasets import Dataset
 from resources.bindings import RunSettings, Tools
+from resources.lineage.graph import walk
 
 QUESTIONS = ("rq1", "rq2", "rq3")
+TABLES = ("articles", "clicks", "impressions")
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
@@ -32,8 +35,40 @@ def _compute(work: Work) -> Summary:
         entry = models[str(version.ref.model)]
         entry["curves"] = json.loads(version.file("curves.json").read_text())
         entry["manifests"]["checkpoint"] = version.manifest_digest
-    layout.build_report(work.dataset.name, str(work.day), work.settings.split, models, out=work.out)
-    return Summary(artifacts=["report.json", "report.html"])
+    report = layout.build_report(work.dataset.name, str(work.day), work.settings.split, models, out=work.out)
+    _write_cards(work, report)
+    return Summary(artifacts=["report.json", "report.html", "data_card.md", "model_card.md"])
+
+
+def _write_cards(work: Work, report: dict[str, Any]) -> None:
+    """Both cards, from the report and the manifests of all that it came from."""
+    given = [v for versions in work.inputs.values() for v in versions]
+    graph = walk(work.tools.lake.root, [(v.ref, v.manifest_digest) for v in given])
+    rows: dict[str, dict[str, int]] = {}
+    sources: dict[str, str] = {}
+    targets: dict[str, int] = {}
+    held_back = 0
+    for node in graph.nodes.values():
+        manifest = node.manifest or {}
+        counted = manifest.get("rows") or {}
+        if node.ref.stage in TABLES:
+            rows.setdefault(node.ref.stage, {})[node.ref.partition] = counted.get(f"{node.ref.stage}.parquet", 0)
+            held_back += counted.get("quarantine.parquet", 0)
+        sources |= manifest.get("recipe", {}).get("sources", {})
+        if node.ref.stage == "session_splits":
+            targets[node.ref.partition] = counted.get("sessions.parquet", 0)
+    checkpoints = {
+        str(v.ref.model): {
+            "recipe": v.manifest["recipe"].get("recipe", {}),
+            "seed": v.manifest["recipe"].get("seed"),
+            "targets": targets.get(v.ref.partition, 0),
+            "manifest": v.manifest_digest,
+        }
+        for v in work.inputs["checkpoint"]
+    }
+    card = cards.data_card(work.dataset, str(work.day), rows, held_back, sources)
+    (work.out / "data_card.md").write_text(card, encoding="utf-8")
+    (work.out / "model_card.md").write_text(cards.model_card(report, checkpoints), encoding="utf-8")
 
 
 EVALUATION_REPORT = Stage(
@@ -44,7 +79,7 @@ EVALUATION_REPORT = Stage(
         *(Need(f"evaluation_{q}", f"evaluation_{q}", model="every") for q in QUESTIONS),
         Need("checkpoint", "checkpoint", model="every"),
     ),
-    modules=("ml.report",),
+    modules=("assets.report", "ml.report", "ml.cards"),
     recipe=_recipe,
     compute=_compute,
     by_split="test",

@@ -40,7 +40,7 @@ SESSION_SPLITS = Stage(
         Need("interactions", "interactions", lambda s: (s.fit_days, s.fit_days)),
         Need("article_features", "article_features", lambda s: (s.fit_days, s.fit_days)),
     ),
-    modules=("ml.sessions", "ml.log", "ml.splits"),
+    modules=("assets.sessions", "ml.sessions", "ml.log", "ml.splits"),
     recipe=no_recipe,
     compute=_compute,
     by_split="fit",

@@ -5,7 +5,7 @@ belong here: the stages themselves (one module each) and their assembly into ass
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,21 @@ class Need:
     stage: str
     offsets: Offsets = lambda _: (0, 0)
     model: Literal["same", "baseline", "every"] | None = None
+
+    def within(self, settings: RunSettings) -> "Need":
+        """The need as the run's settings shape it."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class SpanNeed(Need):
+    """An input over the span of days before the partition's own, as long as the run's settings say."""
+
+    offsets: Offsets = lambda _: (None, -1)
+
+    def within(self, settings: RunSettings) -> Need:
+        """The need with the offsets of the settings' span."""
+        return replace(self, offsets=lambda _: (-settings.span_days or None, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,7 @@ class Work:
             popularity=self.one("popularity_tensor").file("popularity.safetensors"),
             content=content,
             impressions=[v.file("impressions.parquet") for v in self.inputs["impressions"]],
+            declared=self.dataset if self.dataset.declared else None,
         )
 
 
@@ -84,11 +100,20 @@ class Summary:
     curves: list[dict[str, float]] = field(default_factory=list)
 
 
+def no_recipe(*_: object) -> dict[str, Any]:
+    """The recipe of a stage that nothing but its inputs and code determines."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: an asset per dataset, or per dataset and model. `modules`: the `ml` modules whose source is part of
-    the recipe key. `daily`: partitions are days of data (else as-of days). `by_split`: the output depends on
-    what the split fits on, or on what it tests, so the lake keeps one partition per day and split."""
+    """One stage: an asset per dataset, or per dataset and model.
+
+    `modules`: those whose source is part of the recipe key, its own first; what they import from `ml` counts too.
+    `daily`: partitions are days of data (else as-of days). `by_split`: the output depends on what the split fits on, on
+    what it tests, or on the run's span of days, so the lake keeps one partition per day and split, or per day and
+    span. `day_recipe`: what the recipe says of the partition's day alone.
+    """
 
     name: str
     group: str
@@ -98,21 +123,18 @@ class Stage:
     recipe: Callable[[Dataset, RunSettings, Tools, str | None], dict[str, Any]]
     compute: Callable[[Work], Summary]
     daily: bool = False
-    by_split: Literal["no", "fit", "test"] = "no"
+    by_split: Literal["no", "fit", "test", "span"] = "no"
     models: Models = "none"
     table: str | None = None
     pool: str | None = None
     kinds: tuple[str, ...] = ()
+    day_recipe: Callable[[Dataset, date, Tools], dict[str, Any]] = no_recipe
 
     def ref(self, dataset: Dataset, day: date, settings: RunSettings, model: str | None) -> Ref:
         """Where this stage's output lies in the lake."""
         named = {"no": "", "fit": f".{split(settings.split).fit_name}", "test": f".{settings.split}"}
+        named["span"] = f".{settings.span}"
         return Ref(dataset.name, self.name, f"{day}{named[self.by_split]}", model)
-
-
-def no_recipe(*_: object) -> dict[str, Any]:
-    """The recipe of a stage that nothing but its inputs and code determines."""
-    return {}
 
 
 def days_of(need: Need, day: date, run_split: Split, dataset: Dataset) -> list[date]:
@@ -144,4 +166,16 @@ def _as_of_needs(end: Callable[[Split], int], impressions: Offsets) -> tuple[Nee
     )
 
 
-__all__ = ["BASELINE", "ROLLING", "Need", "Stage", "Summary", "Work", "days_of", "fit_needs", "no_recipe", "test_needs"]
+__all__ = [
+    "BASELINE",
+    "ROLLING",
+    "Need",
+    "SpanNeed",
+    "Stage",
+    "Summary",
+    "Work",
+    "days_of",
+    "fit_needs",
+    "no_recipe",
+    "test_needs",
+]

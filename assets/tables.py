@@ -4,17 +4,27 @@ Belongs here: one stage a table. Does not belong here: the rules by which rows b
 """
 
 from functools import partial
+from typing import Any
 
 import pyarrow.compute as pc
 
-from assets.stage import Need, Stage, Summary, Work, no_recipe
+from assets.stage import Need, Stage, Summary, Work
+from ml.datasets import Dataset
+from ml.inview import synthesise
 from ml.readers import reader
+from ml.schema import SYNTHETIC
+from resources.bindings import RunSettings
 from resources.lake import write_parquet
 
 
 def _compute(table: str, work: Work) -> Summary:
+    choice = work.settings.inview_of(work.dataset) if table == "impressions" else None
     tables = reader(work.dataset.reader).tables(work.one("raw_parquet").path, work.dataset, work.day)
-    rows = getattr(tables, table)
+    rows, more = getattr(tables, table), {}
+    if choice is not None:
+        rows, figures = synthesise(tables.clicks, choice)
+        more = {SYNTHETIC: str(choice), "synthesised": figures}
+        work.progress(f"{choice}: {figures}")
     held_back = tables.quarantine.filter(pc.equal(tables.quarantine["table"], table))
     write_parquet(rows, work.out / f"{table}.parquet")
     write_parquet(held_back, work.out / "quarantine.parquet")
@@ -22,8 +32,13 @@ def _compute(table: str, work: Work) -> Summary:
     return Summary(
         rows={f"{table}.parquet": len(rows), "quarantine.parquet": len(held_back)},
         metrics={"rows": len(rows), "quarantined": len(held_back)},
-        metadata={"quarantine": reasons, "counts": tables.counts},
+        metadata={"quarantine": reasons, "counts": tables.counts, **more},
     )
+
+
+def _recipe(table: str, dataset: Dataset, settings: RunSettings, *_: object) -> dict[str, Any]:
+    choice = settings.inview_of(dataset) if table == "impressions" else None
+    return {SYNTHETIC: choice.model_dump()} if choice is not None else {}
 
 
 def _table(name: str, description: str) -> Stage:
@@ -32,8 +47,8 @@ def _table(name: str, description: str) -> Stage:
         group="ingestion",
         description=description,
         needs=(Need("raw_parquet", "raw_parquet"),),
-        modules=("ml.readers",),
-        recipe=no_recipe,
+        modules=("assets.tables", "ml.readers", *(["ml.inview"] if name == "impressions" else [])),
+        recipe=partial(_recipe, name),
         compute=partial(_compute, name),
         daily=True,
         table=name,

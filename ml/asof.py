@@ -40,6 +40,8 @@ class AsOfPaths(BaseModel):
     popularity: Path
     content: dict[str, list[Path]]
     impressions: list[Path]
+    declared: Dataset | None = None
+    """The dataset itself where the log declares it, so that these paths say all that another process needs."""
 
 
 class AsOf:
@@ -82,7 +84,7 @@ class AsOf:
         """From the files of the stages. Raises DataError where they do not fit together."""
         catalogue = Catalogue.load(paths.features)
         return cls(
-            dataset(paths.dataset),
+            paths.declared or dataset(paths.dataset),
             catalogue,
             Clicks.load(paths.interactions, catalogue),
             Impressions.load(paths.impressions, catalogue),
@@ -179,21 +181,19 @@ class AsOf:
         session begins among them.
 
         The running session is the trailing clicks that share the last click's session, if that click is less than 30
-        minutes old. A caller who knows the request's own `session` (int64 [B]) gets the trailing clicks of that one.
+        minutes old. Where the request's own `session` is known (int64 [B], -1 unknown), it is the trailing clicks of
+        that one.
         `context`: int32 [B, 4] circumstances of the request, unknown (-1) by default.
         """
         user, time_ms = np.asarray(user, dtype=np.int64), np.asarray(time_ms, dtype=np.int64)
         log = self.clicks
         first, stop = _history(log.user, log.time, user, time_ms)
-        if session is None:
-            last = np.maximum(stop - 1, 0)
-            running = stop > first
-            running[running] = time_ms[running] - log.time[last[running]] < SESSION_GAP_MS
-            session = np.full(len(user), -1, dtype=np.int64)
-            session[running] = log.session[last[running]]
-        else:
-            session, running = np.asarray(session, dtype=np.int64), np.ones(len(user), dtype=bool)
-        start = _session_start(log.session, first, stop, session, running)
+        session = np.full(len(user), -1, dtype=np.int64) if session is None else np.array(session, dtype=np.int64)
+        known = session >= 0
+        goes_on = ~known & (stop > first)
+        goes_on[goes_on] = time_ms[goes_on] - log.time[stop[goes_on] - 1] < SESSION_GAP_MS
+        session[goes_on] = log.session[stop[goes_on] - 1]
+        start = _session_start(log.session, first, stop, session, known | goes_on)
         if context is None:
             context = np.full((len(user), len(CONTEXT)), -1, dtype=np.int32)
         return Cases(user, time_ms, first, stop, start, context)
@@ -234,10 +234,12 @@ def _impressions_before(shown: Impressions, time_ms: int) -> Impressions:
         shown.impression[:n],
         shown.user[:n],
         shown.time[:n],
+        shown.session[:n],
         shown.context[:n],
         shown.offsets[: n + 1],
         shown.article[:stop],
         shown.clicked[:stop],
+        shown.synthetic,
     )
 
 

@@ -137,8 +137,9 @@ def evaluate_rq2(
     """RQ2, ranking of what was in view: mean over impressions of AUC, MRR and nDCG (protocol `in_view`).
 
     With the bundle of an `oracle` (its root; simulated data): the oracle's own figures, and the share of its signal
-    that the model has. Writes and returns as `evaluate_rq1` does. Raises DataError when a folder lacks a file or
-    column, or when the oracle knows other articles than those in view.
+    that the model has. Where nobody was shown the lists, `synthetic_inview` says how they were made. Writes and returns
+    as `evaluate_rq1` does. Raises DataError when a folder lacks a file or column, or when the oracle knows other
+    articles than those in view.
     """
     shown = InViewLists.read(predictions)
     ours = _rq2_measured(shown)
@@ -149,6 +150,9 @@ def evaluate_rq2(
         "all_clicked": int(np.sum((clicks == items) & (items > 0))),
     }
     found["protocols"][IN_VIEW] = ours.estimates(seed)
+    made = read_span(predictions).get(schema.SYNTHETIC)
+    if made:
+        found[schema.SYNTHETIC] = made
     if baseline is not None:
         found["paired"][IN_VIEW] = ours.paired(_rq2_measured(InViewLists.read(baseline)), seed)
     if oracle is not None and len(items):
@@ -156,7 +160,8 @@ def evaluate_rq2(
         found["oracle"] = best.estimates(seed)
         above, below = (m.values["auc"][:, None] - 0.5 for m in (ours, best))
         found["protocols"][IN_VIEW] |= _named(["share_of_signal"], ratios(above, below, ours.reader, seed))
-    return _write(found, ours.table(), out)
+    label = {schema.SYNTHETIC: pa.array([made] * len(ours.reader), pa.string())} if made else {}
+    return _write(found, ours.table(**label), out)
 
 
 def evaluate_rq3(

@@ -81,13 +81,13 @@ class FeatureSpec(BaseModel):
 def resolve_families(recipe: Recipe, asof: AsOf) -> tuple[Family, ...]:
     """The recipe's families as far as the data has them.
 
-    `auto` becomes `body` where there are body vectors, else `coclick`, else nothing; `meta` goes where every article's
-    metadata is unknown. A content family asked for by name must exist: DataError otherwise.
+    `auto` becomes `body` where there are body vectors, else `title`, else `coclick`, else nothing; `meta` goes where
+    every article's metadata is unknown. A content family asked for by name must exist: DataError otherwise.
     """
     families: list[Family] = []
     for family in recipe.families:
         if family == AUTO:
-            families += [f for f in ("body", "coclick") if _dim(asof, f) > 0][:1]
+            families += [f for f in ("body", "title", "coclick") if _dim(asof, f) > 0][:1]
         elif family in CONTENT_FAMILIES and _dim(asof, family) == 0:
             raise DataError(
                 f"recipe {recipe.name!r} uses {family} vectors, but the data has none: materialise "

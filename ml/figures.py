@@ -6,7 +6,8 @@ The same numbers give the same bytes: no dates, ids salted with the figure's nam
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,57 @@ _STYLE = {
     "ytick.color": "#3a3f45",
     "legend.frameon": False,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One plot of lines: `lines` maps a label to (x, y), arrays of one length; `bands` maps the label of a line to half
+    the width of the band around it. `grey` lines are drawn thin and dotted, as something to compare with."""
+
+    title: str
+    xlabel: str
+    ylabel: str
+    lines: Mapping[str, tuple[Any, Any]]
+    bands: Mapping[str, Any] = field(default_factory=dict)
+    grey: Sequence[str] = ()
+    xlog: bool = False
+    ylog: bool = False
+    ticks: Mapping[float, str] = field(default_factory=dict)
+
+
+def panels(name: str, shown: Sequence[Panel], width: float = 4.4, height: float = 2.9) -> str:
+    """Plots of lines beside each other, each `width` x `height` inches."""
+    with _style(name):
+        figure = _figure(width * len(shown), height)
+        for ax, panel in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            _draw(ax, panel)
+        return _svg(figure)
+
+
+def _draw(ax: Any, panel: Panel) -> None:
+    colours = iter(COLOURS * 4)
+    for label, (x, y) in panel.lines.items():
+        grey = label in panel.grey
+        colour = _GREY if grey else next(colours)
+        ax.plot(x, y, color=colour, linewidth=0.9 if grey else 1.5, linestyle=":" if grey else "-", label=label)
+        if label in panel.bands:
+            half = np.asarray(panel.bands[label])
+            ax.fill_between(x, y - half, y + half, color=colour, alpha=0.2, linewidth=0)
+    ax.set_title(panel.title)
+    ax.set_xlabel(panel.xlabel)
+    ax.set_ylabel(panel.ylabel)
+    ax.grid(color="#eef0f2")
+    if panel.xlog:
+        ax.set_xscale("log")
+    if panel.ylog:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+    if panel.ticks:
+        ax.set_xticks(list(panel.ticks), list(panel.ticks.values()))
+        ax.minorticks_off()
+    if len(panel.lines) > 1:
+        ax.legend(fontsize=8)
 
 
 def models_with_intervals(name: str, panels: dict[str, list[Bar]], highlight: str) -> str:

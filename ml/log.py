@@ -109,17 +109,20 @@ class Clicks:
 
 @dataclass(frozen=True, slots=True)
 class Impressions:
-    """Impressions sorted by (time, id): `impression`, `user`, `time` (ms) int64 [I]; `context` int32 [I, 4];
-    the articles shown in impression i are `article[offsets[i]:offsets[i + 1]]` (int32 catalogue rows, -1 unknown),
-    `clicked` (bool) beside them."""
+    """Impressions sorted by (time, id): `impression`, `user`, `time` (ms), `session` (-1 unknown) int64 [I]; `context`
+    int32 [I, 4]; the articles shown in impression i are `article[offsets[i]:offsets[i + 1]]` (int32 catalogue rows, -1
+    unknown), `clicked` (bool) beside them. `synthetic` says how lists that nobody was shown were made, empty without
+    such."""
 
     impression: np.ndarray
     user: np.ndarray
     time: np.ndarray
+    session: np.ndarray
     context: np.ndarray
     offsets: np.ndarray
     article: np.ndarray
     clicked: np.ndarray
+    synthetic: str = ""
 
     def __len__(self) -> int:
         return len(self.impression)
@@ -128,11 +131,12 @@ class Impressions:
     def load(cls, paths: list[Path], catalogue: Catalogue) -> "Impressions":
         """From the `impressions` parquet files of consecutive days. A clicked article that was not in view is ignored
         here (the reader's quarantine reports it)."""
-        names = [schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME, schema.INVIEW, schema.CLICKED]
-        wanted = pa.schema([schema.IMPRESSIONS.field(n) for n in (*names, *schema.CONTEXT)])
+        names = [schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME, schema.SESSION_ID]
+        lists = (schema.INVIEW, schema.CLICKED)
+        wanted = pa.schema([schema.IMPRESSIONS.field(n) for n in (*names, *lists, *schema.CONTEXT, schema.SYNTHETIC)])
         parts = [pq.read_table(p, columns=wanted.names).cast(wanted) for p in paths]
         table = pa.concat_tables(parts).combine_chunks() if parts else wanted.empty_table()
-        inview, clicked = (_flat_list(table, c) for c in (schema.INVIEW, schema.CLICKED))
+        inview, clicked = (_flat_list(table, c) for c in lists)
         article = catalogue.rows(inview[1])
         owner = np.repeat(np.arange(len(table)), np.diff(inview[0]))
         clicked_owner = np.repeat(np.arange(len(table)), np.diff(clicked[0]))
@@ -140,10 +144,9 @@ class Impressions:
         shown, hit = codes[: len(owner)], codes[len(owner) :]
         label = np.isin(owner * len(ids) + shown, clicked_owner * len(ids) + hit)
         context = np.stack([int_array(table, name, np.int32) for name in schema.CONTEXT], axis=1)
-        impression, user, time = (
-            int_array(table, c) for c in (schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME)
-        )
-        return cls(impression, user, time, context, inview[0], article, label)
+        impression, user, time, session = (int_array(table, c) for c in names)
+        said = sorted(filter(None, table[schema.SYNTHETIC].unique().to_pylist()))
+        return cls(impression, user, time, session, context, inview[0], article, label, "; ".join(said))
 
 
 def _flat_list(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -63,6 +63,7 @@ IN_VIEW = pa.schema(
         pa.field("articles", pa.list_(pa.int64()), nullable=False),
         pa.field("clicked", pa.list_(pa.bool_()), nullable=False),
         pa.field("scores", pa.list_(pa.float32()), nullable=False),
+        pa.field(schema.SYNTHETIC, pa.string()),
     ]
 )
 _CELLS = 8_000_000
@@ -188,7 +189,8 @@ def predict(
     """Writes `cases.parquet`, `top.parquet`, `inview.parquet` and `span.json` (returned) to the folder `out`.
 
     `span`: [start, end) of the test clicks in ms. `budget`: whole minutes are drawn until they hold that many cases;
-    None takes all. In view: all impressions of these minutes, or of the whole span without budget, that have a click.
+    None takes all. In view: all impressions of these minutes that have a click; of the whole span where the budget
+    holds every case.
     `progress(done, total)` is told after each minute.
     """
     everything = targets_of(asof, span)
@@ -197,7 +199,8 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(_cases_table(asof, chosen), out / "cases.parquet")
     _write_top(asof, model, chosen, out / "top.parquet", progress)
-    impressions = _impressions(asof, span, None if budget is None else minutes)
+    whole = len(chosen) == len(everything)
+    impressions = _impressions(asof, span, None if whole else minutes)
     _write_in_view(asof, model, impressions, out / "inview.parquet")
     in_span = (asof.clicks.time >= span[0]) & (asof.clicks.time < span[1])
     last = int(chosen.cases.time[-1]) if len(chosen) else span[1] - 1
@@ -213,6 +216,7 @@ def predict(
         "n_cases": len(chosen),
         "n_cases_total": len(everything),
         "n_impressions": len(impressions),
+        schema.SYNTHETIC: asof.impressions.synthetic,
         "catalogue_available": int(asof.available(np.array([last]))[0]),
     }
     (out / "span.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -301,7 +305,7 @@ def _write_in_view(asof: AsOf, model: Model, index: np.ndarray, path: Path) -> N
             inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
             where = np.repeat(shown.offsets[part], np.diff(offsets)) + inside
             rows = shown.article[where]
-            cases = asof.cases(shown.user[part], shown.time[part])
+            cases = asof.cases(shown.user[part], shown.time[part], session=shown.session[part])
             ids = np.where(rows >= 0, asof.catalogue.article_id[rows], -1)
             columns = [
                 pa.array(shown.impression[part]),
@@ -310,6 +314,7 @@ def _write_in_view(asof: AsOf, model: Model, index: np.ndarray, path: Path) -> N
                 _list_array(offsets, ids),
                 _list_array(offsets, shown.clicked[where]),
                 _list_array(offsets, score_candidates(asof, model, cases, offsets, rows)),
+                pa.array([shown.synthetic or None] * len(part), pa.string()),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=IN_VIEW))
 

@@ -13,7 +13,7 @@ from ml.errors import UsageError
 Family = Literal["body", "title", "image", "coclick", "meta", "time", "popularity", "interaction"]
 CONTENT_FAMILIES: tuple[Family, ...] = ("body", "title", "image", "coclick")
 AUTO: Literal["auto"] = "auto"
-"""In a recipe's families: body vectors where the dataset has them, else co-click vectors, else none."""
+"""In a recipe's families: the first of body, title and co-click vectors that the dataset has, else none."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -137,7 +137,7 @@ SNERT_QUICK = Recipe(
     feedforward=128,
     session_length=16,
     temperature=0.08,
-    logq=1.0,
+    logq=0.75,
     lambda_logdet=0.0008,
     negatives=40,
     perturbation={"popularity": Perturbation(noise=0.05)},

@@ -15,6 +15,7 @@ from typing import Any
 from ml import figures, published
 from ml.datasets import dataset as known_dataset
 from ml.report_tables import LABELS, LEAKING, PROTOCOL_TITLES, QUESTIONS, tables, text_table
+from ml.schema import SYNTHETIC
 
 __all__ = ["build_report", "report_json", "text_table"]
 
@@ -64,12 +65,17 @@ def report_json(
     """The report as plain values, in the form that `newsrec metrics --json` prints; arguments as in `build_report`."""
     known = known_dataset(dataset)
     measured = [entry[rq] for entry in models.values() for rq in QUESTIONS if rq in entry]
+    made = next((found[SYNTHETIC] for found in measured if SYNTHETIC in found), "")
+    warning = (
+        f"RQ2, and the AUC watched in training, rest on in-view lists that nobody was shown ({made})." if made else ""
+    )
     return {
         "dataset": dataset,
         "as_of": as_of,
         "split": split,
         "synthetic": known.synthetic,
-        "notes": [note for note in (known.note, *notes) if note],
+        "notes": [note for note in (known.note, warning, *notes) if note],
+        SYNTHETIC: made,
         "baseline": BASELINE,
         "conventions": {found["rq"]: found["conventions"] for found in measured},
         "span": measured[0]["span"] if measured else {},
@@ -92,6 +98,7 @@ def _model_json(entry: Mapping[str, Any]) -> Json:
     beyond, shown = entry.get("rq3", {}), entry.get("rq2", {})
     more = {"categories": beyond.get("categories"), "clicks_by_category": beyond.get("clicks_by_category")}
     more |= {"left_out": beyond.get("left_out"), "vectors": beyond.get("vectors"), "oracle": shown.get("oracle")}
+    more |= {SYNTHETIC: shown.get(SYNTHETIC)}
     return out | {name: value for name, value in more.items() if value} | {"manifest": dict(entry.get("manifests", {}))}
 
 

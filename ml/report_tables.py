@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ml.schema import SYNTHETIC
 from ml.stored import PROTOCOLS
 
 LEAKING = ("popular_15_paper_window",)
@@ -68,7 +69,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows (name, cells) under `columns`, and the published rows that stand beside them, `quoted_from` these tables."""
+    """Rows (name, cells) under `columns`, and the published rows that stand beside them, `quoted_from` these tables.
+    `label` stands beside the name of each row, but for the published ones."""
 
     rq: str
     title: str
@@ -77,6 +79,7 @@ class Table:
     rows: list[tuple[str, list[Cell]]]
     published: list[tuple[str, list[Cell]]]
     quoted_from: str
+    label: str = ""
 
 
 def text_table(report: Json, width: int = 120) -> str:
@@ -107,7 +110,8 @@ def _terminal_table(table: Table) -> Any:
     for column in table.columns:
         shown.add_column(column, justify="right", no_wrap=True)
         shown.add_column("Δ", justify="right", no_wrap=True)
-    for name, cells in [*table.rows, *((f"({name})", cells) for name, cells in table.published)]:
+    labelled = [(f"{name}{table.label}", cells) for name, cells in table.rows]
+    for name, cells in [*labelled, *((f"({name})", cells) for name, cells in table.published)]:
         values = [cell.value if wide else f"{cell.value} {cell.interval}".strip() for cell in cells]
         shown.add_row(name, *(text for pair in zip(values, map(_starred, cells), strict=True) for text in pair))
     return shown
@@ -139,7 +143,10 @@ def _table(report: Json, rq: str, protocol: str | None, wanted: Sequence[str]) -
         rows.append((name, [_cell(m, found.get(m), paired.get(m), name in best[m], source) for m in metrics]))
     title = PROTOCOL_TITLES[protocol] if protocol else TITLES[rq]
     quoted = _published_rows(report, rq, protocol, metrics)
-    return Table(rq, title, _counts(report, values, rq, protocol), [LABELS[m] for m in metrics], rows, *quoted)
+    label = ""
+    if rq == "rq2" and report.get(SYNTHETIC):
+        title, label = f"Lists that nobody was shown, {report[SYNTHETIC]}", " (synthetic)"
+    return Table(rq, title, _counts(report, values, rq, protocol), [LABELS[m] for m in metrics], rows, *quoted, label)
 
 
 def _best(rq: str, values: dict[str, float | None]) -> set[str]:

@@ -22,6 +22,7 @@ PUBLISHED = "published"
 MODIFIED = "modified"
 INVIEW = "inview"
 CLICKED = "clicked"
+SYNTHETIC = "synthetic_inview"
 REASON = "reason"
 
 CONTEXT = ("device", "os", "region", "referrer")
@@ -38,6 +39,7 @@ ARTICLES = pa.schema(
         pa.field("body", pa.string()),
         pa.field("category_id", pa.int32()),
         pa.field("category", pa.string()),
+        pa.field("subcategory", pa.string()),
         pa.field("premium", pa.bool_()),
         pa.field("sentiment_score", pa.float32()),
     ]
@@ -74,9 +76,11 @@ IMPRESSIONS = pa.schema(
         pa.field(SESSION_ID, pa.int64()),
         *(pa.field(name, pa.int32()) for name in CONTEXT),
         pa.field("subscriber", pa.bool_()),
+        pa.field(SYNTHETIC, pa.string()),
     ]
 )
-"""One row an impression, sorted by (time, impression_id): what was shown, and which of it was clicked."""
+"""One row an impression, sorted by (time, impression_id): what was shown, and which of it was clicked.
+`synthetic_inview` says how a list that nobody was shown was made (`ml.inview`); null where it was shown."""
 
 INTERACTIONS = pa.schema([CLICKS.field(n) for n in CLICKS.names if n not in (SCROLL, "subscriber")])
 """Clicks of a trailing window, sorted by (user_id, time, article_id), with `session_id` never null: the source's

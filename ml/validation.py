@@ -86,4 +86,5 @@ def _impressions(asof: AsOf, span: tuple[int, int], budget: int) -> tuple[Cases,
         fit = fit[np.linspace(0, len(fit) - 1, budget).astype(np.int64)]
     keep = usable & np.isin(owner, fit)
     offsets = np.r_[0, np.cumsum(items[fit])].astype(np.int64)
-    return asof.cases(shown.user[fit], shown.time[fit]), offsets, shown.article[keep], shown.clicked[keep]
+    cases = asof.cases(shown.user[fit], shown.time[fit], session=shown.session[fit])
+    return cases, offsets, shown.article[keep], shown.clicked[keep]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ml.errors import DataError, NewsrecError, UsageError
+from pipeline.audit.cli import audit
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
     from resources.bindings import RunSettings, ToolBox
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(audit, name="audit")
 
-DatasetOption = Annotated[str, typer.Option("--dataset", help="simulated, ebnerd or globo", envvar="NEWSREC_DATASET")]
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset", help="simulated, ebnerd, globo, mind, or own: what log.toml names", envvar="NEWSREC_DATASET"
+    ),
+]
 RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the log; default: as configured")]
 DayOption = Annotated[str | None, typer.Option("--as-of", metavar="DAY", help="YYYY-MM-DD")]
 SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or lag_K")]
@@ -55,13 +62,19 @@ def parse_day(text: str | None) -> date | None:
 
 
 def _toolbox(name: str, root: Path | None, device: str = "auto") -> "ToolBox":
-    from ml.datasets import dataset
     from resources.bindings import ToolBox
 
-    dataset(name)
+    return ToolBox(dataset=name if root else "", data_root=str(root.resolve()) if root else "", device=device)
+
+
+def _dataset(name: str, root: Path | None) -> str:
+    """The dataset's own name, once it is known to this process."""
+    from resources.bindings import lake_root
+    from resources.own_logs import learn
+
     if root is not None and not root.is_dir():
         raise UsageError(f"--data-root {root}: {'a file, not a folder' if root.exists() else 'no such folder'}")
-    return ToolBox(dataset=name if root else "", data_root=str(root.resolve()) if root else "", device=device)
+    return learn(name, root, lake_root()).name
 
 
 def _settings(split: str, models: str | None = None, **fields: Any) -> "RunSettings":
@@ -96,17 +109,26 @@ def run(
     recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
     seed: Annotated[int, typer.Option(min=0)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    inview: Annotated[
+        str, typer.Option(help="synthesise in-view lists for a click-only log: popularity or uniform")
+    ] = "",
+    inview_length: Annotated[int, typer.Option(help="articles in a synthesised list")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="say what would run and why; run nothing")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Materialise what the evaluation as of a day needs; skip what is unchanged."""
     from ml.datasets import dataset as known_dataset
+    from pipeline.deliveries import take_arrivals
     from pipeline.plan import make_plan
     from pipeline.run import as_of_day, execute, report_goals
 
+    dataset = _dataset(dataset, data_root)
     toolbox = _toolbox(dataset, data_root, device)
-    settings = _settings(split, models, profile=profile, recipe=recipe, seed=seed)
+    lists = {"inview": inview, "inview_length": inview_length}
+    settings = _settings(split, models, profile=profile, recipe=recipe, seed=seed, **lists)
     known = known_dataset(dataset)
+    take_arrivals(toolbox.tools().source, known, say)
+    settings.inview_of(known)
     day = as_of_day(known, settings, toolbox, parse_day(as_of))
     goals = report_goals(day, settings)
     if explain:
@@ -151,6 +173,50 @@ def _print_report(folder: Path, as_json: bool) -> None:
 
 
 @app.command()
+def analyse(
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="DAY", help="first day; default: of the log")] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", metavar="DAY", help="last day, included; default: of the log")
+    ] = None,
+    weeks: Annotated[
+        bool, typer.Option("--weeks", help="each whole week of these days, counted from the last")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="say what would run and why; run nothing")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe the log: lifecycles, inequality, categories, growth, readers, freshness; skip what is unchanged."""
+    from assets.graph import BY_NAME
+    from ml.analysis.page import text_table
+    from ml.datasets import dataset as known_dataset
+    from pipeline import analyse as spans
+    from pipeline.plan import make_plan
+    from pipeline.run import execute
+
+    toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
+    tools = toolbox.tools()
+    whole = spans.span(known, tools.source.days(known), parse_day(first), parse_day(last))
+    chosen = spans.weeks(whole) if weeks else [whole]
+    settings = _settings("rolling", span_days=chosen[0].days)
+    goals = [goal for span in chosen for goal in span.goal]
+    if explain:
+        _explain(make_plan(known, settings, tools, goals), as_json)
+        return
+    outcome = execute(known, settings, toolbox, goals, say)
+    say(f"{known.name}, {whole.first} to {whole.last}: {outcome.ran} partitions ran, {outcome.fresh} were fresh")
+    stage = BY_NAME["dataset_analysis"]
+    folders = [tools.lake.require(stage.ref(known, day, settings, None)).path for _, day, _ in goals]
+    reports = [json.loads((folder / "analysis.json").read_text()) for folder in folders]
+    if as_json:
+        print(json.dumps(reports, indent=1))
+        return
+    print(text_table(reports))
+    for folder in folders:
+        print(f"page: {folder / 'analysis.html'}")
+
+
+@app.command()
 def metrics(
     dataset: DatasetOption = "simulated",
     as_of: DayOption = None,
@@ -159,6 +225,7 @@ def metrics(
     as_json: JsonOption = False,
 ) -> None:
     """The numbers of the newest report, or of the one as of a day."""
+    dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
     settings = _settings(split)
     day = parse_day(as_of) or _newest(toolbox, dataset, "evaluation_report", split)
@@ -195,15 +262,38 @@ def recommend(
     k: Annotated[int, typer.Option("--k", min=1, max=1000)] = 20,
     model: Annotated[str, typer.Option(help="a model of the registry")] = "snert",
     split: SplitOption = "rolling",
+    session: Annotated[
+        int | None,
+        typer.Option("--session", help="the source's session of the request; default: 30-minute rule", min=0),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="history, age and clicks beside each article")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """A list for one reader from the newest checkpoint, as of a time."""
     from pipeline.recommend import recommend_for, render
 
+    dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
-    answer = recommend_for(toolbox.tools(), _settings(split), dataset, model, user, at, k)
+    answer = recommend_for(toolbox.tools(), _settings(split), dataset, model, user, at, k, session)
     print(json.dumps(answer, indent=1) if as_json else render(answer, explain))
+
+
+@app.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the log")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="whose contract; default: as the folder looks")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check a log against its dataset's contract; nothing is written. Exit 0: clean, 2: breaches."""
+    from pipeline.validate import render, report_on
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
+    report = report_on(folder.resolve(), dataset, say)
+    print(json.dumps(report.to_json(), indent=1) if as_json else render(report))
+    return 0 if report.clean else 2
 
 
 @app.command()
@@ -228,6 +318,62 @@ def simulate(
 
 
 @app.command()
+def landing(dataset: DatasetOption = "simulated", data_root: RootOption = None, as_json: JsonOption = False) -> None:
+    """List what lies in the landing folder, what was taken in from it, and the corrections; take in nothing."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline.deliveries import status, text
+
+    found = status(_toolbox(dataset, data_root).tools().source, known_dataset(dataset))
+    print(json.dumps(found, indent=1) if as_json else text(found))
+
+
+@app.command()
+def land(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder with the day's files")],
+    day: Annotated[str, typer.Option("--day", metavar="DAY", help="YYYY-MM-DD")],
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+) -> None:
+    """Check a day's files and put them into the landing folder, complete with their marker."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline.deliveries import land_files
+
+    known, when = known_dataset(dataset), _day(day)
+    say(f"landed: {land_files(_toolbox(dataset, data_root).tools().source, known, _folder(folder), when)}")
+
+
+@app.command()
+def correct(
+    day: Annotated[str, typer.Option("--day", metavar="DAY", help="YYYY-MM-DD")],
+    folder: Annotated[
+        Path, typer.Option("--from", metavar="DIR", help="folder with the day's files as they should be")
+    ],
+    why: Annotated[str, typer.Option("--why", help="the reason, for the record")],
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+) -> None:
+    """Replace a closed day's rows; everything downstream of that day becomes stale. Correct again to undo."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline.deliveries import asked_by
+
+    known, when = known_dataset(dataset), _day(day)
+    _toolbox(dataset, data_root).tools().source.correct(known, when, _folder(folder), why, asked_by())
+    say(f"{dataset} {when}: corrected; `newsrec run` recomputes what depends on it")
+
+
+def _day(text: str) -> date:
+    day = parse_day(text)
+    assert day is not None
+    return day
+
+
+def _folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    return folder.resolve()
+
+
+@app.command()
 def sql(
     query: Annotated[
         str | None, typer.Argument(help="one statement; without it, statements are read from input")
@@ -242,7 +388,7 @@ def sql(
 
     lake = Lake(lake_root())
     with Engine(lake.root / ".spill") as engine:
-        engine.views(lake, dataset)
+        engine.views(lake, _dataset(dataset, None))
         statements = [query] if query is not None else _statements()
         if not any(s.strip() for s in statements):
             raise UsageError("no statement given: try `newsrec sql 'SHOW TABLES'`")
@@ -282,7 +428,7 @@ def _statements() -> list[str]:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="popularity, retrieval or globo_baselines")],
+    name: Annotated[str, typer.Argument(help="popularity, retrieval, ingestion, globo_baselines or audit")],
     size: Annotated[str, typer.Option(help="quick or paper")] = "quick",
     data_root: RootOption = None,
     as_json: JsonOption = False,
@@ -290,9 +436,15 @@ def bench(
     """Time ours against a reference from the same run."""
     from ml.benchmarks import BENCHMARKS
 
-    if name not in BENCHMARKS:
-        raise UsageError(f"unknown benchmark {name!r}: choose from {', '.join(sorted(BENCHMARKS))}")
-    result = BENCHMARKS[name](size, data_root)
+    if name not in (*BENCHMARKS, "audit"):
+        raise UsageError(f"unknown benchmark {name!r}: choose from {', '.join(sorted((*BENCHMARKS, 'audit')))}")
+    if name == "audit":
+        from pipeline.audit.bench import bench as bench_audit
+        from resources.places import lake_root
+
+        result = bench_audit(lake_root())
+    else:
+        result = BENCHMARKS[name](size, data_root)
     if as_json:
         print(json.dumps(result, indent=1))
         return
@@ -310,7 +462,7 @@ def main() -> None:
     """Entry point: runs a command and turns the project's errors into one line and an exit code."""
     from pathlib import Path
 
-    os.environ.setdefault("DAGSTER_HOME", str(Path(__file__).resolve().parent.parent))
+    os.environ["DAGSTER_HOME"] = os.environ.get("DAGSTER_HOME") or str(Path(__file__).resolve().parent.parent)
     for name, value in (("DAGSTER_DISABLE_TELEMETRY", "1"), ("DO_NOT_TRACK", "1"), ("GX_ANALYTICS_ENABLED", "false")):
         os.environ.setdefault(name, value)
     handler = logging.StreamHandler(sys.stderr)

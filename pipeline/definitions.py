@@ -11,18 +11,20 @@ import dagster as dg
 
 from assets.build import asset_key, build_asset, models_of
 from assets.graph import BY_NAME, STAGES
-from ml.datasets import DATASETS, dataset
+from ml.datasets import dataset, known_names
 from resources.bindings import DEFAULT_MODELS, RunSettings, ToolBox
+from resources.own_logs import learn_configured
 
 
 def build_defs(
     resource_overrides: Mapping[str, Any] | None = None,
-    datasets: Sequence[str] = tuple(DATASETS),
+    datasets: Sequence[str] | None = None,
     models: Sequence[str] = DEFAULT_MODELS,
 ) -> dg.Definitions:
-    """The same graph for the UI, the command line and tests; `resource_overrides` replaces `settings` or `toolbox`."""
+    """The same graph for the UI, the command line and tests; `resource_overrides` replaces `settings` or `toolbox`.
+    Without `datasets` it holds all that this process knows."""
     built, jobs = [], []
-    for name in datasets:
+    for name in known_names() if datasets is None else datasets:
         known = dataset(name)
         keys = []
         for stage in STAGES:
@@ -34,4 +36,5 @@ def build_defs(
     return dg.Definitions(assets=built, jobs=jobs, resources=resources, executor=dg.in_process_executor)
 
 
+learn_configured()
 defs = build_defs()

@@ -92,7 +92,7 @@ def make_plan(
     states: dict[Ref, State] = {}
     for ref, (stage, day, model, found) in sorted(walk.items(), key=lambda kv: _rank(kv[1])):
         inputs = tuple(r for refs in found.values() for _, _, r in refs)
-        state, why = _judge(ref, stage, dataset, model, settings, tools, inputs, states)
+        state, why = _judge(ref, stage, dataset, day, model, settings, tools, inputs, states)
         states[ref] = state
         plan.nodes.append(Node(stage, day, model, ref, inputs, state, why))
     return plan
@@ -107,6 +107,7 @@ def _judge(
     ref: Ref,
     stage: Stage,
     dataset: Dataset,
+    day: date,
     model: str | None,
     settings: RunSettings,
     tools: Tools,
@@ -124,7 +125,7 @@ def _judge(
     if lost:
         return "missing", f"file {lost[0]} is gone from the lake"
     versions = [tools.lake.require(r) for r in inputs]
-    key, recipe, code = key_of(stage, dataset, model, settings, tools, versions)
+    key, recipe, code = key_of(stage, dataset, day, model, settings, tools, versions)
     if key == current.recipe_key:
         return "fresh", f"recipe key {key[:12]} unchanged"
     return "stale", _difference(tools.lake.publication(ref), versions, recipe, code)

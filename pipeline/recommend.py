@@ -22,9 +22,17 @@ from resources.lake import Version
 
 
 def recommend_for(
-    tools: Tools, settings: RunSettings, dataset_name: str, model: str, user: int, at: str | None, k: int
+    tools: Tools,
+    settings: RunSettings,
+    dataset_name: str,
+    model: str,
+    user: int,
+    at: str | None,
+    k: int,
+    session: int | None = None,
 ) -> dict[str, Any]:
-    """Top `k` of `model` for `user` as of the ISO time `at` (default: the end of what the lake knows).
+    """Top `k` of `model` for `user` as of the ISO time `at` (default: the end of what the lake knows), in the session
+    `session` of the source (default: the last one, if its last click is less than 30 minutes ago).
 
     Raises UsageError for an unknown model, a time outside the lake's span or a malformed one.
     """
@@ -44,7 +52,7 @@ def recommend_for(
     checkpoint = _checkpoint(tools, known, model, settings, time_ms)
     asof = _open(tools, known, settings, end, checkpoint)
     loaded = MODELS[model].load(checkpoint.path if checkpoint else None)
-    ranked = recommend(asof, loaded, user, time_ms, k)
+    ranked = recommend(asof, loaded, user, time_ms, k, session=session)
     history = _history(asof, user, time_ms)
     rows = asof.catalogue.rows(np.array([a for a, _ in ranked], dtype=np.int64))
     ages = asof.age_minutes(np.array([time_ms]), rows[None, :])[0]

@@ -63,23 +63,30 @@ def report_goals(day: date, settings: RunSettings) -> Goal:
 def execute(
     dataset: Dataset, settings: RunSettings, toolbox: ToolBox, goals: Goal, say: Callable[[str], None]
 ) -> Outcome:
-    """Materialise what `goals` need and is not fresh, batch by batch. Raises RunFailed with the step's own line."""
-    plan = make_plan(dataset, settings, toolbox.tools(), goals)
-    pending = plan.pending
+    """Materialise what `goals` need and is not fresh, batch by batch, while no other run works on the dataset.
+    Raises RunFailed with the step's own line."""
+    waiting = f"another run of {dataset.name} is at work in this lake: waiting until it has ended"
+    with toolbox.tools().lake.alone(dataset.name, lambda: say(waiting)):
+        plan = make_plan(dataset, settings, toolbox.tools(), goals)
+        seconds = _run_plan(plan, settings, toolbox, say) if plan.pending else {}
+    return Outcome(len(plan.pending), len(plan.nodes) - len(plan.pending), seconds)
+
+
+def _run_plan(plan: Plan, settings: RunSettings, toolbox: ToolBox, say: Callable[[str], None]) -> dict[str, float]:
+    """Runs the pending nodes; seconds by stage."""
     seconds: dict[str, float] = {}
-    if pending:
-        defs = build_defs({"settings": settings, "toolbox": toolbox}, [dataset.name], settings.models)
-        job = defs.resolve_implicit_global_asset_job_def()
-        with dg.DagsterInstance.get() as instance:
-            batches = plan.batches()
-            for number, (day, nodes) in enumerate(batches, 1):
-                started = time.monotonic()
-                _run_batch(plan, job, instance, day, nodes)
-                took = time.monotonic() - started
-                stages = ", ".join(dict.fromkeys(n.stage.name for n in nodes))
-                say(f"[{number}/{len(batches)}] {day}: {stages} ({took:.1f} s)")
-                seconds[stages] = seconds.get(stages, 0.0) + took
-    return Outcome(len(pending), len(plan.nodes) - len(pending), seconds)
+    defs = build_defs({"settings": settings, "toolbox": toolbox}, [plan.dataset.name], settings.models)
+    job = defs.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.get() as instance:
+        batches = plan.batches()
+        for number, (day, nodes) in enumerate(batches, 1):
+            started = time.monotonic()
+            _run_batch(plan, job, instance, day, nodes)
+            took = time.monotonic() - started
+            stages = ", ".join(dict.fromkeys(n.stage.name for n in nodes))
+            say(f"[{number}/{len(batches)}] {day}: {stages} ({took:.1f} s)")
+            seconds[stages] = seconds.get(stages, 0.0) + took
+    return seconds
 
 
 def _run_batch(plan: Plan, job: dg.JobDefinition, instance: dg.DagsterInstance, day: date, nodes: list[Node]) -> None:

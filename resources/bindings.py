@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from ml.datasets import OWN, Dataset, SyntheticInView
 from ml.errors import UsageError
+from ml.own_log import read_log_file
 from resources.engine import Engine
 from resources.gpu import Device
 from resources.lake import Lake
-from resources.places import REPOSITORY
+from resources.places import lake_root
 from resources.source import DatasetSource
 from resources.text_encoder import TextEncoder
 from resources.tracker import Tracker
@@ -39,11 +41,6 @@ DEFAULT_MODELS = (
 )
 
 
-def lake_root() -> Path:
-    """`NEWSREC_LAKE`, or `lake/` in the repository."""
-    return Path(os.environ.get("NEWSREC_LAKE") or REPOSITORY / "lake")
-
-
 class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     """What a run asks for; the parts that a stage uses enter its recipe key."""
 
@@ -52,7 +49,32 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     seed: int = Field(default=1, description="seed of training and of the sample of test minutes")
     recipe: str = Field(default="snert_quick", description="recipe of the trained model: snert_quick or snert_thesis")
     models: list[str] = Field(default=list(DEFAULT_MODELS), description="models of the report")
-    text_families: list[str] = Field(default=["body"], description="content families to encode: body, title, image")
+    text_families: list[str] = Field(
+        default=[], description="content families to encode: body, title, image; none: the dataset's own choice"
+    )
+    span_days: int = Field(default=0, ge=0, description="days before its own that dataset_analysis covers; 0: all")
+    inview: str = Field(default="", description="in-view lists to synthesise for a click-only log: popularity, uniform")
+    inview_length: int = Field(default=10, description="articles in a synthesised list")
+    inview_seed: int = Field(default=1, description="seed of synthesised lists")
+
+    @property
+    def span(self) -> str:
+        """Name of the span: `all`, or `7d` for seven days."""
+        return f"{self.span_days}d" if self.span_days else "all"
+
+    def inview_of(self, dataset: Dataset) -> SyntheticInView | None:
+        """The in-view lists that this run, or else the log itself, wants synthesised. Raises UsageError for a log that
+        has lists, and for an unknown choice."""
+        if not self.inview:
+            return dataset.inview
+        if dataset.has_impressions:
+            raise UsageError(f"{dataset.name} brings in-view lists along: leave --inview out")
+        try:
+            fields = {"synthesise": self.inview, "length": self.inview_length, "seed": self.inview_seed}
+            return SyntheticInView.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(f"in-view lists, {first['loc'][0]} {first['input']!r}: {first['msg']}") from error
 
     @property
     def budget(self) -> int:
@@ -95,6 +117,9 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
     encoder: str = Field(default="packaged-minilm", description="text encoder: packaged-minilm or a Hugging Face name")
     encoder_revision: str = Field(default="", description="pinned revision of a Hugging Face encoder")
     pooling: str = Field(default="mean", description="cls or mean")
+    watermark_hours: float | None = Field(
+        default=None, ge=0, description="a day closes so long after its end; default: NEWSREC_WATERMARK_HOURS, else 6"
+    )
     tracking_uri: str = Field(default="", description="MLflow store; default MLFLOW_TRACKING_URI or mlflow.db here")
 
     def tools(self) -> Tools:
@@ -102,13 +127,28 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
         run, but loaded weights and open stores outlive a run."""
         name = self.dataset or os.environ.get("NEWSREC_DATASET", "")
         root = self.data_root or os.environ.get("NEWSREC_DATA_ROOT", "")
+        if name == OWN and root:
+            name = read_log_file(Path(root)).name
         return _make_tools(
             Path(self.lake) if self.lake else lake_root(),
             (name, Path(root)) if name and root else None,
             (self.encoder, self.encoder_revision or None, self.pooling),
             self.device,
             self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None,
+            _watermark() if self.watermark_hours is None else self.watermark_hours,
         )
+
+
+def _watermark() -> float | None:
+    """`NEWSREC_WATERMARK_HOURS`, None where it is not set."""
+    text = os.environ.get("NEWSREC_WATERMARK_HOURS", "")
+    try:
+        hours = float(text) if text else None
+    except ValueError:
+        hours = -1.0
+    if hours is not None and not 0 <= hours < float("inf"):
+        raise UsageError(f"NEWSREC_WATERMARK_HOURS={text!r} is no number of hours: write for example 6")
+    return hours
 
 
 @cache
@@ -118,11 +158,12 @@ def _make_tools(
     encoder: tuple[str, str | None, str],
     device: str,
     tracking_uri: str | None,
+    watermark_hours: float | None,
 ) -> Tools:
     return Tools(
         lake=Lake(lake),
-        source=DatasetSource(lake, dict([root] if root else [])),
-        encoder=TextEncoder(*encoder, device=device),
+        source=DatasetSource(lake, dict([root] if root else []), watermark_hours),
+        encoder=TextEncoder(*encoder, device=device, download=os.environ.get("HF_HUB_OFFLINE") == "0"),
         device=Device(device),
         tracker=Tracker(tracking_uri),
     )

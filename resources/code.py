@@ -14,14 +14,16 @@ from ml.errors import UsageError
 from resources.places import REPOSITORY
 
 PACKAGE = "ml"
+ROOMS = ("ml", "assets", "resources")
+"""Whose modules may be named; of what they import only `ml` counts, so that orchestration does not."""
 
 
 def source_digest(modules: Sequence[str], root: Path = REPOSITORY) -> str:
-    """sha256 hex over name and source of `modules` and all that they import inside `ml`, directly or not.
+    """sha256 hex over name and source of `modules` and all that they import from `ml`, directly or not.
 
     A package named here stands for all its modules, since it may choose among them by name; an imported package
     stands for its `__init__`, and a package is not pulled in by one of its modules being imported. Imports inside
-    functions count. Raises UsageError for a name that is no module of `ml`.
+    functions count. Raises UsageError for a name that is no module of `ml`, `assets` or `resources`.
     """
     waiting = [m for name in modules for m in _named(root, name)]
     seen: dict[str, str] = {}
@@ -53,9 +55,9 @@ def _path(root: Path, module: str) -> Path | None:
 
 
 def _require(root: Path, module: str) -> Path:
-    path = _path(root, module) if module.split(".")[0] == PACKAGE else None
+    path = _path(root, module) if module.split(".")[0] in ROOMS else None
     if path is None:
-        raise UsageError(f"{module!r} is no module of {PACKAGE}: a stage names modules such as ml.sessions")
+        raise UsageError(f"{module!r} is no module of {', '.join(ROOMS)}: a stage names modules such as ml.sessions")
     return path
 
 

@@ -9,13 +9,13 @@ them is current) and `ledger.jsonl` (every publication).
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ml.errors import LakeError
 from resources import ledger
@@ -107,6 +107,24 @@ class Lake:
         with FileLock(path, is_singleton=True):
             yield
 
+    @contextmanager
+    def alone(self, dataset: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the only place for a planned run over a dataset, across processes: runs with other settings write the
+        same partitions, and a step must not find inputs that another run has put there since the plan was made.
+        `waiting` is called once where another run has to end first."""
+        path = self.root / LOCKS / f"run~{dataset}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
     def publish(
         self,
         staged: Staged,
@@ -175,12 +193,13 @@ class Lake:
         return ledger.entries(self.folder(ref) / ledger.LEDGER)
 
     def publication(self, ref: Ref) -> dict[str, Any]:
-        """What the last publication of a partition was made from: inputs, recipe, code and checks, also where equal
+        """What the current publication of a partition was made from: inputs, recipe, code and checks, also where equal
         bytes kept an older manifest. Raises LakeError when there is none."""
-        entries = self.history(ref)
-        if not entries:
-            raise LakeError(f"{ref} has no ledger: run: {ref.command}")
-        return dict(entries[-1].record["publication"])
+        current = self.require(ref)
+        for entry in self.history(ref):
+            if entry.digest == current.ledger_head:
+                return dict(entry.record["publication"])
+        raise LakeError(f"{ref}: the ledger lacks the publication that is current: run: {ref.command}")
 
     def verify(self, version: Version) -> list[str]:
         """What is wrong with a version's bytes, manifest and ledger, one line each; [] when nothing is."""

@@ -54,12 +54,15 @@ def entries(path: Path) -> list[Entry]:
 
 
 def problems(path: Path) -> list[str]:
-    """What is wrong with the chain, one line each; [] when every line's digest and predecessor hold."""
+    """What is wrong with the chain, one line each; [] when every line's bytes, digest and predecessor hold."""
     found, prev = [], GENESIS
-    for number, entry in enumerate(entries(path), start=1):
+    lines = _complete(path.read_bytes()).splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        entry = _parse(path, line)
+        body = {"prev": entry.prev, "record": entry.record}
         if entry.prev != prev:
             found.append(f"{path}: line {number} does not follow line {number - 1}: a line was removed or changed")
-        if entry.digest != digest({"prev": entry.prev, "record": entry.record}):
+        if entry.digest != digest(body) or line != canonical({"digest": entry.digest, **body}):
             found.append(f"{path}: line {number} was changed after it was written")
         prev = entry.digest
     return found

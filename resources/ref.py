@@ -5,6 +5,7 @@ Belongs here: the name and its validation. Does not belong here: what lies under
 
 import re
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 from ml.errors import UsageError
 
@@ -50,8 +51,18 @@ class Ref:
     @property
     def command(self) -> str:
         """The command that materialises this partition, with what it needs."""
+        if self.stage == "dataset_analysis":
+            return _analysis_command(self.dataset, self.partition)
         if self.model is None and "." not in self.partition:
             return f"newsrec run --dataset {self.dataset}"
         day, _, split = self.partition.partition(".")
         models = f" --models {self.model}" if self.model else ""
         return f"newsrec run --dataset {self.dataset} --as-of {day}{f' --split {split}' if split else ''}{models}"
+
+
+def _analysis_command(dataset: str, partition: str) -> str:
+    """The partition `D.7d` covers the seven days before D, `D.all` all of them."""
+    day, _, span = partition.partition(".")
+    last = date.fromisoformat(day) - timedelta(days=1)
+    first = last - timedelta(days=int(span[:-1]) - 1) if span != "all" else None
+    return f"newsrec analyse --dataset {dataset}{f' --from {first}' if first else ''} --to {last}"

@@ -1,25 +1,25 @@
-"""The dataset's source files: where they are, what their bytes are, and their one split into days.
+"""The dataset's source files: where they are, what their bytes are, and the raw days that they make.
 
-Belongs here: data roots, fingerprints, the cache of the split. Does not belong here: parsing (`ml.readers`).
+Belongs here: data roots, fingerprints, raw days of bundle, drops and corrections together. Does not belong here:
+parsing (`ml.readers`), taking in (`resources.landing`), and which rows make a day (`resources.days`).
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from filelock import FileLock
-
 from ml.datasets import Dataset
-from ml.errors import DataError, LakeError
+from ml.errors import DataError
 from ml.readers import reader
-from resources.code import source_digest
-from resources.manifest import canonical, digest, file_digest
+from ml.readers.merge import QUARANTINE, listed_articles, merge_day
+from resources.days import BUNDLE, Log, days_in
+from resources.drops import LANDING, Drop
+from resources.landing import Landing
+from resources.manifest import digest
 from resources.places import REPOSITORY
-from resources.staging import temporary_folder
+from resources.splits import Splits
 
-FINGERPRINTS = "fingerprints.json"
-SPLIT = ".split"
 ORACLE = "oracle"
 
 
@@ -27,13 +27,33 @@ def no_progress(_message: str) -> None:
     """For callers who do not watch."""
 
 
-class DatasetSource:
-    """`lake`: root of the lake, below which the caches lie. `roots`: data root by dataset name; a dataset without one
-    is read from `data/<name>` in the repository."""
+@dataclass(frozen=True, slots=True)
+class RawDay:
+    """The raw rows of one day: its parquet files, and sha256 by name of the source files that they come from. `merged`
+    is the digest of the files where more than the bundle makes the day, else None."""
 
-    def __init__(self, lake: Path, roots: Mapping[str, Path] | None = None) -> None:
+    files: tuple[Path, ...]
+    sources: Mapping[str, str]
+    merged: str | None
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """What determines the day's bytes, beside the readers' source."""
+        return {"sources": dict(self.sources), **({"merged": self.merged} if self.merged else {})}
+
+
+class DatasetSource:
+    """`lake`: root of the lake, below which the caches and what was taken in lie. `roots`: data root by dataset name; a
+    dataset without one is read from `data/<name>` in the repository. `watermark_hours`: for drops taken in from now on;
+    default: the dataset's."""
+
+    def __init__(
+        self, lake: Path, roots: Mapping[str, Path] | None = None, watermark_hours: float | None = None
+    ) -> None:
         self._lake = Path(lake).absolute()
         self._roots = dict(roots or {})
+        self._watermark_hours = watermark_hours
+        self._splits = Splits(self._lake)
 
     def root(self, dataset: Dataset) -> Path:
         """The folder that holds the dataset. Raises DataError when there is none."""
@@ -46,10 +66,18 @@ class DatasetSource:
         return path.absolute()
 
     def fingerprint(self, dataset: Dataset) -> dict[str, str]:
-        """sha256 by relative name of the files that the dataset's reader reads. A file is hashed again only when its
-        size or modification time has changed."""
+        """sha256 by relative name of all source files: those of the bundle, of drops and of corrections. A file is
+        hashed again only when its size or modification time has changed."""
+        found = self._bundle(dataset)
+        for delivery in self.landing(dataset).log().deliveries:
+            found |= delivery.sources
+        return found
+
+    def _bundle(self, dataset: Dataset) -> dict[str, str]:
+        """sha256 by relative name of the published files, which the landing folder is no part of."""
         root = self.root(dataset)
-        return self._hashes(root, reader(dataset.reader).sources(root))
+        files = reader(dataset.reader).sources(root)
+        return self._splits.hashes(root, [p for p in files if p.relative_to(root).parts[0] != LANDING])
 
     def oracle(self, dataset: Dataset) -> Path | None:
         """The simulator's sealed `oracle/` folder, None where the source has none."""
@@ -59,57 +87,74 @@ class DatasetSource:
     def oracle_digest(self, dataset: Dataset) -> str | None:
         """Digest of the oracle's files, None where there are none."""
         path = self.oracle(dataset)
-        return digest(self._hashes(path, (p for p in path.rglob("*") if p.is_file()))) if path is not None else None
+        return (
+            digest(self._splits.hashes(path, (p for p in path.rglob("*") if p.is_file()))) if path is not None else None
+        )
 
-    def split(self, dataset: Dataset, progress: Callable[[str], None] = no_progress) -> Path:
-        """A folder with one folder per day of data (`YYYY-MM-DD/`), cut from the source files in one pass.
+    def landing(self, dataset: Dataset) -> Landing:
+        """The drops and corrections of the dataset."""
+        hours = dataset.watermark_hours if self._watermark_hours is None else self._watermark_hours
+        return Landing(self._lake, self._splits, dataset, self.root(dataset), self._bundle(dataset), hours)
 
-        Made once for the same bytes and the same reader; processes that ask at the same time wait for the first.
-        """
-        key = digest({"files": self.fingerprint(dataset), "code": source_digest(["ml.readers"])})[:16]
-        home = self._lake / SPLIT / dataset.name
-        home.mkdir(parents=True, exist_ok=True)
-        target = home / key
-        with FileLock(home / f"{key}.lock"):
-            if not target.is_dir():
-                with temporary_folder(self._lake / ".staging") as folder:
-                    reader(dataset.reader).split(self.root(dataset), dataset, folder, progress)
-                    folder.rename(target)
-        return target
+    def take(self, dataset: Dataset, who: str) -> list[Drop]:
+        """Takes in the complete drops; all drops as they stand then. Until the next call, days do not change."""
+        return self.landing(dataset).take(who)
 
     def days(self, dataset: Dataset, progress: Callable[[str], None] = no_progress) -> list[date]:
         """The days that hold data, in order. Raises DataError when there is none."""
-        names = [p.name for p in self.split(dataset, progress).iterdir() if p.is_dir()]
-        days = sorted(date.fromisoformat(n) for n in names)
+        days = self._log(dataset, progress).days()
         if not days:
             raise DataError(f"{self.root(dataset)} holds no row of {dataset.first_day} to {dataset.last_day}")
         return days
 
-    def _hashes(self, root: Path, files: Iterable[Path]) -> dict[str, str]:
-        """sha256 by name relative to `root`, from the cache where size and modification time are as they were."""
-        cache = self._lake / ".cache" / FINGERPRINTS
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache.with_suffix(".lock")):
-            known = _load(cache)
-            found: dict[str, str] = {}
-            before = len(known)
-            for path in sorted(files):
-                stat = path.stat()
-                key = f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
-                if key not in known:
-                    known[key] = file_digest(path)
-                found[path.relative_to(root).as_posix()] = known[key]
-            if len(known) != before:
-                temporary = cache.with_suffix(".new")
-                temporary.write_bytes(canonical(known))
-                temporary.replace(cache)
-        return found
+    def split(self, dataset: Dataset, progress: Callable[[str], None] = no_progress) -> dict[date, Path]:
+        """The folder of raw rows of each day: cut from the bundle in one pass, or merged where drops and corrections
+        have a part in the day."""
+        log = self._log(dataset, progress)
+        return {day: self._folder(dataset, log, day) for day in log.days()}
 
+    def raw_day(self, dataset: Dataset, day: date, progress: Callable[[str], None] = no_progress) -> RawDay:
+        """One day's raw rows. Raises DataError for a day without data."""
+        log = self._log(dataset, progress)
+        days = log.days()
+        if day not in days:
+            covered = f"it covers {days[0]} to {days[-1]}" if days else "it has no day with data"
+            raise DataError(
+                f"{dataset.name}: the log has no data on {day}; {covered}: "
+                "choose a day in that span or point the data root at a log that holds it"
+            )
+        deliveries = {piece.delivery for piece in log.pieces(day)}
+        folder = self._folder(dataset, log, day)
+        files = sorted(folder.glob("*.parquet"))
+        sources = self._bundle(dataset) if BUNDLE in deliveries else {}
+        for delivery in log.deliveries:
+            if delivery.label in deliveries:
+                sources |= delivery.sources
+        if deliveries == {BUNDLE}:
+            if day == days_in(log.bundle)[0]:
+                files += log.bundle.glob(QUARANTINE)
+            return RawDay(tuple(files), sources, None)
+        return RawDay(tuple(files), sources, digest(self._splits.hashes(folder, files)))
 
-def _load(cache: Path) -> dict[str, str]:
-    if not cache.exists():
-        return {}
-    try:
-        return dict(json.loads(cache.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise LakeError(f"{cache} is damaged ({error}): remove it, it is only a cache") from error
+    def correct(self, dataset: Dataset, day: date, folder: Path, why: str, who: str) -> dict[str, object]:
+        """Replaces `day` by the rows in `folder` (see `Landing.correct`); what the day was made of before."""
+        before = self.raw_day(dataset, day)
+        content = digest(sorted(self._splits.hashes(f.parent, [f])[f.name] for f in before.files))
+        replaces: dict[str, object] = {"sources": dict(before.sources), "content": content}
+        self.landing(dataset).correct(day, folder, why, who, replaces)
+        return replaces
+
+    def _log(self, dataset: Dataset, progress: Callable[[str], None]) -> Log:
+        self._splits.cut(dataset, self.root(dataset), self._bundle(dataset), progress)
+        return self.landing(dataset).log()
+
+    def _folder(self, dataset: Dataset, log: Log, day: date) -> Path:
+        """The folder of the day's raw rows, merged first where that has not been done."""
+        pieces = log.pieces(day)
+        if {piece.delivery for piece in pieces} == {BUNDLE}:
+            return log.bundle / str(day)
+        said = [[p.folder.parent.name, p.folder.name, p.delivery, p.files, p.reason, dict(p.names)] for p in pieces]
+        listed = log.listed_in(day)
+        what = {"pieces": said, "listed": [[p.parent.name, p.name] for p in listed]}
+        layout = reader(dataset.reader)
+        return self._splits.made(dataset, what, lambda out: merge_day(pieces, layout, listed_articles(listed), out))

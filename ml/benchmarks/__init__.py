@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.benchmarks.globo_baselines import bench_globo_baselines
+from ml.benchmarks.ingestion import bench_ingestion
 from ml.benchmarks.popularity import bench_popularity
 from ml.benchmarks.retrieval import bench_retrieval
 
@@ -17,6 +18,7 @@ Benchmark = Callable[[str, Path | None], dict[str, Any]]
 
 BENCHMARKS: dict[str, Benchmark] = {
     "globo_baselines": bench_globo_baselines,
+    "ingestion": lambda size, _: bench_ingestion(size),
     "popularity": lambda size, _: bench_popularity(size),
     "retrieval": lambda size, _: bench_retrieval(size),
 }

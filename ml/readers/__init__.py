@@ -4,12 +4,20 @@ Belongs here: one module a source layout, and the registry. Does not belong here
 (`ml.schema`), where files lie (`resources.source`).
 """
 
+from ml.datasets import OWN
 from ml.errors import UsageError
 from ml.readers.base import DayTables, Progress, Reader
 from ml.readers.ebnerd import EbnerdReader
 from ml.readers.globo import GloboReader
+from ml.readers.mind import MindReader
+from ml.readers.own_log import OwnLogReader
 
-READERS: dict[str, Reader] = {"ebnerd": EbnerdReader(), "globo": GloboReader()}
+READERS: dict[str, Reader] = {
+    "ebnerd": EbnerdReader(),
+    "globo": GloboReader(),
+    "mind": MindReader(),
+    OWN: OwnLogReader(),
+}
 
 
 def reader(name: str) -> Reader:

@@ -12,18 +12,22 @@ Rules of this layout:
 - Clicks before an article's listed publication are kept: its first appearance then stands in for publication.
 """
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.ebnerd_days import UNLISTED, split_bundle
-from ml.readers.files import frame, inside
+from ml.readers.breaches import Breach, parquet_breaches
+from ml.readers.ebnerd_days import REMEDY, UNLISTED, columns_of, split_bundle, unlisted_on
+from ml.readers.files import files_below, frame, printable, regular
 from ml.readers.rules import SOURCE, milliseconds
 
 SPLITS = ("train", "validation", "test")
@@ -39,19 +43,21 @@ _FIRST_SEEN = "published_is_first_seen"
 class EbnerdReader(Reader):
     """Reads the EB-NeRD layout (also of simulated bundles)."""
 
+    drop_folders = {"behaviors.parquet": "train", "history.parquet": "train"}  # noqa: RUF012
+    derived_files = (UNLISTED,)
+    expected = frozenset({"after_log_end"})
+
     def sources(self, root: Path) -> list[Path]:
         logs = [root / split / f"{name}.parquet" for split in SPLITS for name in ("behaviors", "history")]
-        found = [p for p in logs if p.is_file()]
+        found = [p for p in logs if regular(root, p)]
         if not found:
             raise DataError(
-                f"{root} has none of {{train,validation,test}}/{{behaviors,history}}.parquet: "
+                f"{printable(root)} has none of {{train,validation,test}}/{{behaviors,history}}.parquet: "
                 "point the data root at the folder that holds train/"
             )
         articles = root / "articles.parquet"
-        found += [articles] if articles.is_file() else []
-        names = [name for names in ARTIFACTS.values() for name in names]
-        found += sorted({p for name in names for p in root.glob(f"**/{name}*.parquet") if p.is_file()})
-        return [inside(root, p) for p in found]
+        found += [articles] if regular(root, articles) else []
+        return found + _artifacts(root, [name for names in ARTIFACTS.values() for name in names])
 
     def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
         return split_bundle(self.sources(root), root, dataset, out, progress)
@@ -67,7 +73,7 @@ class EbnerdReader(Reader):
         listed = _optional(raw_day / "articles.parquet")
         known = _optional(raw_day / UNLISTED)
         only_seen = seen if known is None else seen.join(known, on=schema.ARTICLE_ID, how="semi", maintain_order="left")
-        articles = canonical.articles(_articles_of(listed, seen, end), only_seen, end)
+        articles = canonical.articles(articles_of(listed, seen, end), only_seen, end)
         return DayTables(
             articles=canonical.conform(articles.rows, schema.ARTICLES),
             clicks=canonical.conform(clicks.rows, schema.CLICKS),
@@ -76,13 +82,27 @@ class EbnerdReader(Reader):
             counts={"articles": articles.counts, "clicks": clicks.counts, "impressions": impressions.counts},
         )
 
+    def derived(self, raw_day: Path, listed: np.ndarray | None) -> dict[str, pa.Table]:
+        return {} if listed is None else {UNLISTED: unlisted_on(raw_day, listed)}
+
+    def breaches(self, root: Path) -> list[Breach]:
+        refused = super().breaches(root)
+        files = [] if refused else [p for p in self.sources(root) if p.suffix == ".parquet" and columns_of(p)]
+        return refused + [b for p in files for b in parquet_breaches(p, root, columns_of(p), {}, REMEDY)[0]]
+
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for family, names in ARTIFACTS.items():
-            paths = [p for name in names for p in sorted(root.glob(f"**/{name}*.parquet")) if p.is_file()]
+            paths = [p for name in names for p in _artifacts(root, [name])]
             if paths:
-                found[family] = inside(root, paths[0])
+                found[family] = paths[0]
         return found
+
+
+def _artifacts(root: Path, names: Sequence[str]) -> list[Path]:
+    """Artifact files called by any of `names`, in order; what lies in the landing folder is not the bundle's."""
+    found = files_below(root, [f"{name}*.parquet" for name in names], besides="landing")
+    return [p for p in found if regular(root, p)]
 
 
 def _optional(path: Path) -> pl.DataFrame | None:
@@ -94,9 +114,8 @@ def _clicks_of(behaviors: pl.DataFrame | None, history: pl.DataFrame | None) -> 
     """All clicks of a raw day in canonical columns."""
     parts = [canonical.empty(schema.CLICKS)]
     if behaviors is not None and "article_ids_clicked" in behaviors.columns:
-        clicked = behaviors.with_columns(pl.col("article_ids_clicked").cast(_IDS))
-        clicked = clicked.filter(pl.col("article_ids_clicked").list.len() > 0)
-        impression = pl.col("impression_id").cast(pl.Int64, strict=False)
+        clicked = behaviors.filter(pl.col("article_ids_clicked").list.len() > 0)
+        impression = pl.col("impression_id")
         rows = clicked.select(
             pl.col("user_id"),
             pl.col("article_ids_clicked").alias(schema.ARTICLE_ID),
@@ -120,13 +139,13 @@ def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:
     """All impressions of a raw day in canonical columns; `clicked` is empty where nothing is published."""
     if behaviors is None:
         return canonical.empty(schema.IMPRESSIONS)
-    clicked = pl.col("article_ids_clicked") if "article_ids_clicked" in behaviors.columns else pl.lit(None)
+    clicked = pl.col("article_ids_clicked") if "article_ids_clicked" in behaviors.columns else pl.lit(None, dtype=_IDS)
     rows = behaviors.select(
         pl.col("impression_id"),
         pl.col("user_id"),
         milliseconds("impression_time").alias(schema.CLICK_TIME),
         pl.col("article_ids_inview").alias(schema.INVIEW),
-        clicked.cast(_IDS).fill_null(pl.lit([], dtype=_IDS)).alias(schema.CLICKED),
+        clicked.fill_null(pl.lit([], dtype=_IDS)).alias(schema.CLICKED),
         pl.col("session_id").alias(schema.SESSION_ID),
         pl.col("device_type").alias("device"),
         pl.col("is_subscriber").alias("subscriber"),
@@ -135,9 +154,9 @@ def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:
     return canonical.complete(rows, schema.IMPRESSIONS)
 
 
-def _articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -> pl.DataFrame:
-    """The raw day's articles in canonical columns. For one that appears before its listed publication, or has none,
-    the first appearance stands in."""
+def articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -> pl.DataFrame:
+    """The raw day's articles (columns of EB-NeRD) in canonical columns. For one that appears before its listed
+    publication, or has none, the first appearance stands in."""
     if listed is None:
         return canonical.empty(schema.ARTICLES)
     first = seen.select(schema.ARTICLE_ID, pl.col(schema.PUBLISHED).alias("__seen"))
@@ -151,4 +170,5 @@ def _articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -
         pl.col("category").alias("category_id"),
         pl.col("category_str").alias("category_name"),
     )
-    return canonical.complete(rows.drop("category").rename({"category_name": "category"}), schema.ARTICLES)
+    codes = ["subcategory"] if rows.schema.get("subcategory", pl.String()) != pl.String() else []
+    return canonical.complete(rows.drop("category", *codes).rename({"category_name": "category"}), schema.ARTICLES)

@@ -8,11 +8,12 @@ when its own has none. One that appears before its listed publication (or has no
 appearances too. `unlisted.parquet` names a day's articles that the article file does not have at all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,9 +22,11 @@ from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers.base import Progress
+from ml.readers.cells import LIST_ITEMS, PLAUSIBLE_MS
 from ml.readers.files import (
     Kind,
     as_frame,
+    carried_type,
     frame,
     is_flag,
     is_integer,
@@ -31,10 +34,16 @@ from ml.readers.files import (
     is_text,
     is_time,
     list_of,
+    listed,
+    ordinary_columns,
     parquet_batches,
+    parquet_pieces,
     parquet_schema,
+    printable,
+    row_count,
 )
-from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days
+from ml.readers.fit import misfits, polars_types
+from ml.readers.rules import SOURCE, Rule, day_of, judge, outside_days, quarantine
 from ml.readers.spill import DaySpill, Spill
 
 UNLISTED = "unlisted.parquet"
@@ -72,20 +81,52 @@ _ARTICLES: dict[str, Kind] = {
     "premium": is_flag,
     "sentiment_score": is_number,
 }
+_TIME = pa.timestamp("ms")
+_IDS = pa.large_list(pa.int64())
+_RAW: dict[str, pa.DataType] = {
+    "impression_id": pa.int64(),
+    "user_id": pa.int64(),
+    "impression_time": _TIME,
+    "article_ids_inview": _IDS,
+    "article_ids_clicked": _IDS,
+    "device_type": pa.int32(),
+    "is_subscriber": pa.bool_(),
+    "session_id": pa.int64(),
+    "next_read_time": pa.float32(),
+    "next_scroll_percentage": pa.float32(),
+    "article_id_fixed": _IDS,
+    "impression_time_fixed": pa.large_list(_TIME),
+    "read_time_fixed": pa.large_list(pa.float32()),
+    "scroll_percentage_fixed": pa.large_list(pa.float32()),
+    "article_id": pa.int64(),
+    "published_time": _TIME,
+    "last_modified_time": _TIME,
+    "title": pa.large_string(),
+    "subtitle": pa.large_string(),
+    "body": pa.large_string(),
+    "category": pa.int32(),
+    "category_str": pa.large_string(),
+    "premium": pa.bool_(),
+    "sentiment_score": pa.float32(),
+}
+"""Types in which raw days carry the columns that this reader needs, whatever the width of the published ones. A value
+that does not fit holds its row back."""
 _HISTORY_ROWS = pa.schema(
     [
         ("user_id", pa.int64()),
         ("article_id", pa.int64()),
-        ("time", pa.timestamp("us")),
+        ("time", _TIME),
         ("read_time", pa.float32()),
         ("scroll", pa.float32()),
         (SOURCE, pa.string()),
     ]
 )
-_REMEDY = "use the file of the published bundle, or write it with the published columns and types"
+_ID_LISTS = ("article_ids_inview", "article_ids_clicked")
+REMEDY = "use the file of the published bundle, or write it with the published columns and types"
 _DAY = "__day"
 _PLACED = "__placed"
-_ID_LISTS = ("article_ids_inview", "article_ids_clicked")
+_DAMAGE = "__damage"
+_SHOWN_ROWS, _HISTORY_READERS, _ARTICLE_ROWS = 65_536, 2_048, 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +139,27 @@ class _Bundle:
     held_back: Spill
     progress: Progress | None
 
-    def pieces(self, path: Path, rows: int) -> Iterator[pl.DataFrame]:
-        """All rows of a file in order, with `source`, a bounded number at a time."""
-        name = str(path.relative_to(self.root))
+    def say(self, path: Path, message: str) -> None:
+        """Reports on a file."""
         if self.progress is not None:
-            self.progress(f"split {name}: {pq.read_metadata(path).num_rows:,} rows")
-        for piece in parquet_batches(path, rows):
-            yield as_frame(piece).with_columns(pl.lit(name).alias(SOURCE))
+            self.progress(f"split {printable(path.relative_to(self.root))}: {message}")
+
+    def pieces(self, path: Path, rows: int, columns: pa.Schema, table: str) -> Iterator[pl.DataFrame]:
+        """All sound rows of a file in order, in the `columns` that it has, with `source`, a bounded number at a time.
+        Rows with a cell that fits no column go to quarantine."""
+        name = printable(path.relative_to(self.root))
+        wanted = pa.schema([f for f in columns if f.name in parquet_schema(path, {}, REMEDY).names])
+        types = polars_types(wanted)
+        for piece, damage in parquet_pieces(path, rows, wanted.names):
+            found = as_frame(piece).select(*wanted.names, pl.lit(name).alias(SOURCE))
+            if damage is not None:
+                found = found.with_columns(pl.Series(_DAMAGE, damage.to_pylist(), dtype=pl.String))
+                bad = found.filter(pl.col(_DAMAGE).is_not_null())
+                self.held_back.append(quarantine(bad, table, pl.col(_DAMAGE)))
+                found = found.filter(pl.col(_DAMAGE).is_null()).drop(_DAMAGE)
+            unfit = misfits(found, types)
+            kept = self.keep(found, table, [("out_of_range", pl.any_horizontal(unfit.values()))] if unfit else [])
+            yield kept.cast(types, strict=False)
 
     def keep(self, rows: pl.DataFrame, table: str, rules: Sequence[Rule]) -> pl.DataFrame:
         """The rows that break none of `rules`; the others go to quarantine."""
@@ -113,8 +168,8 @@ class _Bundle:
         return judged.kept
 
     def place(self, rows: pl.DataFrame, table: str, time: str, spill: DaySpill) -> None:
-        """Appends rows to the days of their time."""
-        dated = rows.with_columns(day_of(milliseconds(time), self.dataset.clock).alias(_DAY))
+        """Appends rows to the days of their time (ms)."""
+        dated = rows.with_columns(day_of(pl.col(time).cast(pl.Int64), self.dataset.clock).alias(_DAY))
         spill.append(self.keep(dated, table, outside_days(_DAY, self.dataset)), _DAY)
 
 
@@ -125,58 +180,85 @@ def split_bundle(
     behaviors, histories, articles = (
         [p for p in sources if p.name == f"{name}.parquet"] for name in ("behaviors", "history", "articles")
     )
-    columns = _behaviors_schema(behaviors)
     for path in histories:
-        parquet_schema(path, _HISTORY, _REMEDY)
-    for path in articles:
-        parquet_schema(path, _ARTICLES, _REMEDY)
+        parquet_schema(path, _HISTORY, REMEDY)
     out.mkdir(parents=True, exist_ok=True)
     with Spill(out / "quarantine.parquet", schema.QUARANTINE) as held_back:
         bundle = _Bundle(root, dataset, out, held_back, progress)
-        with DaySpill(out, "behaviors", columns) as shown, DaySpill(out, "history", _HISTORY_ROWS) as read:
+        columns = _carried(behaviors, [columns_of(p) for p in behaviors], bundle)
+        told = _carried(articles, [_ARTICLES] * len(articles), bundle)
+        with DaySpill(out, "behaviors", _sourced(columns)) as shown, DaySpill(out, "history", _HISTORY_ROWS) as read:
             for path in behaviors:
-                for rows in bundle.pieces(path, 65_536):
-                    bundle.place(rows, "impressions", "impression_time", shown)
+                bundle.say(path, f"{row_count(path):,} rows")
+                for rows in bundle.pieces(path, _SHOWN_ROWS, columns, "impressions"):
+                    kept = bundle.keep(rows, "impressions", _too_long(rows))
+                    bundle.place(kept, "impressions", "impression_time", shown)
             for path in histories:
+                bundle.say(path, f"{row_count(path):,} readers")
                 _split_history(path, bundle, read)
             days = sorted({*shown.days, *read.days})
         if not days:
             raise DataError(
-                f"{root}: no row falls in {dataset.first_day}..{dataset.last_day}, the days of {dataset.name}: "
-                "choose the dataset that this log belongs to"
+                f"{printable(root)}: no row falls in {dataset.first_day}..{dataset.last_day}, the days of "
+                f"{dataset.name}: choose the dataset that this log belongs to"
             )
         for path in articles:
-            _split_articles(path, bundle, days)
+            bundle.say(path, f"{row_count(path):,} rows")
+            _split_articles(path, bundle, told, days)
     return days
 
 
-def _behaviors_schema(paths: Sequence[Path]) -> pa.Schema:
-    """All columns of the behaviors files, and `source`. Raises DataError for missing columns and clashing types."""
-    columns = pa.schema([])
-    for path in paths:
-        wanted = _SHOWN if path.parent.name == "test" else _SHOWN | _CLICKED
-        found = parquet_schema(path, wanted, _REMEDY).remove_metadata()
-        try:
-            columns = pa.unify_schemas([columns, found], promote_options="permissive")
-        except pa.ArrowInvalid as error:
-            raise DataError(
-                f"{path}: a column has another type than in the split before ({error}): {_REMEDY}"
-            ) from error
+def columns_of(path: Path) -> dict[str, Kind]:
+    """The columns that a file of the bundle must have, by its name; none for artifacts. `test` may have those of
+    clicks."""
+    if path.stem == "behaviors" and path.parent.name == "test":
+        names = parquet_schema(path, {}, REMEDY).names
+        return _SHOWN | {c: kind for c, kind in _CLICKED.items() if c in names}
+    return {"behaviors": _SHOWN | _CLICKED, "history": _HISTORY, "articles": _ARTICLES}.get(path.stem, {})
+
+
+def _carried(paths: Sequence[Path], needed: Sequence[Mapping[str, Kind]], bundle: _Bundle) -> pa.Schema:
+    """All columns that the days of these files carry: the needed ones, and others that fit and have one type in all.
+    Says which do not fit. Raises DataError for missing columns and wrong types."""
+    fields: dict[str, pa.DataType] = {}
+    clashing: set[str] = set()
+    for path, columns in zip(paths, needed, strict=True):
+        found = parquet_schema(path, columns, REMEDY)
+        fits, left = ordinary_columns(found, columns)
+        clashing |= set(left)
+        fields |= {name: _RAW[name] for name in columns}
+        for name in fits:
+            kind = carried_type(found.field(name).type)
+            if fields.setdefault(name, kind) != kind:
+                clashing.add(name)
+        left += [n for n in fits if n in clashing]
+        if left:
+            bundle.say(path, f"columns that no table needs are left out: {listed(left)}")
+    return pa.schema([(name, kind) for name, kind in fields.items() if name not in clashing])
+
+
+def _sourced(columns: pa.Schema) -> pa.Schema:
     return columns.append(pa.field(SOURCE, pa.string()))
+
+
+def _too_long(rows: pl.DataFrame) -> list[Rule]:
+    """Lists that no reader was ever shown or clicked through."""
+    lists = [c for c, kind in rows.schema.items() if isinstance(kind, pl.List) and c in _RAW]
+    return [("oversized_list", pl.any_horizontal([pl.col(c).list.len() > LIST_ITEMS for c in lists]))] if lists else []
 
 
 def _split_history(path: Path, bundle: _Bundle, spill: DaySpill) -> None:
     """Streams a history file into days, one row a click. Readers without clicks have null or empty lists."""
+    columns = pa.schema([(name, _RAW[name]) for name in _HISTORY])
     lists = list(_HISTORY)[1:]
     lengths = [pl.col(c).list.len() for c in lists]
     uneven = pl.any_horizontal([n.ne_missing(lengths[0]) for n in lengths[1:]])
-    whole = pl.Int64()
-    for piece in bundle.pieces(path, 2_048):
-        kept = bundle.keep(piece.select(*_HISTORY, SOURCE), "clicks", [("history_lengths_differ", uneven)])
+    for piece in bundle.pieces(path, _HISTORY_READERS, columns, "clicks"):
+        kept = bundle.keep(piece, "clicks", [("history_lengths_differ", uneven), *_too_long(piece)])
         flat = kept.filter(lengths[0] > 0).explode(lists)
         rows = flat.select(
-            pl.col("user_id").cast(whole, strict=False),
-            pl.col("article_id_fixed").cast(whole, strict=False).alias("article_id"),
+            pl.col("user_id"),
+            pl.col("article_id_fixed").alias("article_id"),
             pl.col("impression_time_fixed").alias("time"),
             pl.col("read_time_fixed").alias("read_time"),
             pl.col("scroll_percentage_fixed").alias("scroll"),
@@ -185,9 +267,10 @@ def _split_history(path: Path, bundle: _Bundle, spill: DaySpill) -> None:
         bundle.place(rows, "clicks", "time", spill)
 
 
-def _split_articles(path: Path, bundle: _Bundle, days: Sequence[date]) -> None:
+def _split_articles(path: Path, bundle: _Bundle, columns: pa.Schema, days: Sequence[date]) -> None:
     """Streams the article file into days, and writes which articles appear on a day without being in the file."""
-    known = _known_articles(path, bundle.dataset, days)
+    sound = bundle.out / "articles.parquet"
+    known = _known_articles(_sound_articles(path, sound, bundle, columns), bundle.dataset, days)
     places = [known.drop_nulls(_PLACED)]
     for day in days:
         folder = bundle.out / str(day)
@@ -199,37 +282,39 @@ def _split_articles(path: Path, bundle: _Bundle, days: Sequence[date]) -> None:
         places.append(early.with_columns(pl.lit(day).alias(_PLACED)))
     placed = pl.concat(places)
     nowhere = pl.col(_PLACED).is_null()
-    rules = [
-        ("null_id", pl.col(schema.ARTICLE_ID).is_null()),
-        ("null_time", nowhere & pl.col("published_time").is_null()),
-        ("after_log_end", nowhere),
-    ]
-    with DaySpill(bundle.out, "articles", _articles_schema(path)) as spill:
-        for piece in bundle.pieces(path, 4_096):
-            rows = piece.with_columns(pl.col(schema.ARTICLE_ID).cast(pl.Int64, strict=False))
-            rows = rows.join(placed, on=schema.ARTICLE_ID, how="left", maintain_order="left")
+    rules = [("null_time", nowhere & pl.col("published_time").is_null()), ("after_log_end", nowhere)]
+    with DaySpill(bundle.out, "articles", _sourced(columns)) as spill:
+        for piece in parquet_batches(sound, _ARTICLE_ROWS):
+            rows = as_frame(piece).join(placed, on=schema.ARTICLE_ID, how="left", maintain_order="left")
             spill.append(bundle.keep(rows, "articles", rules), _PLACED)
+    sound.unlink()
 
 
-def _known_articles(path: Path, dataset: Dataset, days: Sequence[date]) -> pl.DataFrame:
-    """One row an article of the file, sorted by id: `article_id`, and the day with data that it is placed in (null:
-    published after the last one, or at no listed time)."""
-    columns = frame(path, [schema.ARTICLE_ID, "published_time"])
-    published = columns.select(
-        pl.col(schema.ARTICLE_ID).cast(pl.Int64, strict=False),
-        day_of(milliseconds("published_time"), dataset.clock).alias("__published"),
-    ).drop_nulls(schema.ARTICLE_ID)
-    earliest = published.group_by(schema.ARTICLE_ID).agg(pl.col("__published").min()).sort("__published")
+def _sound_articles(path: Path, sound: Path, bundle: _Bundle, columns: pa.Schema) -> pl.DataFrame:
+    """Writes the rows that can be articles to the file `sound`, and returns their `article_id` and `published_time`."""
+    short = [pl.DataFrame(schema={schema.ARTICLE_ID: pl.Int64, "published_time": pl.Datetime("ms")})]
+    times = [pl.col(c).cast(pl.Int64) for c in ("published_time", "last_modified_time")]
+    implausible = pl.any_horizontal([~t.is_between(*PLAUSIBLE_MS, closed="left") for t in times])
+    rules = [("null_id", pl.col(schema.ARTICLE_ID).is_null()), ("implausible_time", implausible)]
+    with Spill(sound, _sourced(columns)) as spill:
+        for piece in bundle.pieces(path, _ARTICLE_ROWS, columns, "articles"):
+            rows = bundle.keep(piece, "articles", rules)
+            short.append(rows.select(schema.ARTICLE_ID, "published_time"))
+            spill.append(rows.to_arrow())
+    if not sound.exists():
+        pq.write_table(_sourced(columns).empty_table(), sound)
+    return pl.concat(short)
+
+
+def _known_articles(listed_rows: pl.DataFrame, dataset: Dataset, days: Sequence[date]) -> pl.DataFrame:
+    """One row an article, sorted by id: `article_id`, and the day with data that it is placed in (null: published after
+    the last one, or at no listed time)."""
+    published = day_of(pl.col("published_time").cast(pl.Int64), dataset.clock).alias("__published")
+    dated = listed_rows.select(schema.ARTICLE_ID, published)
+    earliest = dated.group_by(schema.ARTICLE_ID).agg(pl.col("__published").min()).sort("__published")
     with_data = pl.DataFrame({_PLACED: days}, schema={_PLACED: pl.Date})
     placed = earliest.join_asof(with_data, left_on="__published", right_on=_PLACED, strategy="forward", coalesce=False)
     return placed.select(schema.ARTICLE_ID, _PLACED).sort(schema.ARTICLE_ID)
-
-
-def _articles_schema(path: Path) -> pa.Schema:
-    """The schema of the days' article files: the file's own, with 64-bit ids, and `source`."""
-    fields = pq.read_schema(path).remove_metadata()
-    fields = fields.set(fields.get_field_index(schema.ARTICLE_ID), pa.field(schema.ARTICLE_ID, pa.int64()))
-    return fields.append(pa.field(SOURCE, pa.string()))
 
 
 def _seen_on(folder: Path) -> pl.DataFrame:
@@ -239,6 +324,12 @@ def _seen_on(folder: Path) -> pl.DataFrame:
         parts.append(frame(folder / "history.parquet", ["article_id"])["article_id"].unique())
     if (folder / "behaviors.parquet").is_file():
         names = pq.read_schema(folder / "behaviors.parquet").names
-        lists = frame(folder / "behaviors.parquet", [c for c in _ID_LISTS if c in names]).cast(pl.List(pl.Int64))
+        lists = frame(folder / "behaviors.parquet", [c for c in _ID_LISTS if c in names])
         parts += [lists[c].explode().unique().alias(schema.ARTICLE_ID) for c in lists.columns]
     return pl.concat(parts).drop_nulls().unique().sort().to_frame()
+
+
+def unlisted_on(folder: Path, listed: np.ndarray) -> pa.Table:
+    """Ids of the articles that the rows of a raw day name and that are not among `listed` (int64), sorted."""
+    known = pl.DataFrame({schema.ARTICLE_ID: listed}, schema={schema.ARTICLE_ID: pl.Int64})
+    return _seen_on(folder).join(known, on=schema.ARTICLE_ID, how="anti", maintain_order="left").to_arrow()

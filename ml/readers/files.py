@@ -1,19 +1,42 @@
 """Opening source files: found below a root, checked before they are read.
 
 Belongs here: paths, formats, column types, and the one-line errors about them. Does not belong here: what the rows
-mean.
+mean; what a parquet file may claim (`ml.readers.pages`); cells that no table can take (`ml.readers.cells`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from polars.exceptions import PanicException, PolarsError
 
 from ml.errors import DataError
+from ml.readers.cells import decoded_slices, is_ordinary, sound, text_leaves
+from ml.readers.pages import checked_rows
 
 Kind = Callable[[pa.DataType], bool]
+
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    zlib.error,
+    pa.ArrowException,
+    PolarsError,
+    PanicException,
+)
+"""What libraries raise over damaged files; PanicException is no Exception."""
+
+_BUFFER = 1 << 20
+_DECODED_FLOOR = 256 << 20
+_DECODED = 100
 
 
 def is_integer(kind: pa.DataType) -> bool:
@@ -57,54 +80,189 @@ def list_of(inner: Kind) -> Kind:
 
 def inside(root: Path, path: Path) -> Path:
     """`path` itself. Raises DataError when it lies, through a link or "..", outside `root`."""
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{path} leads outside the data root {root}: copy the file into the root")
+    try:
+        within = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{printable(path)} leads nowhere ({one_line(error)}): put the file itself there") from error
+    if not within:
+        raise DataError(f"{printable(path)} leads outside the data root {printable(root)}: copy the file into the root")
     return path
+
+
+def regular(root: Path, path: Path) -> bool:
+    """Whether there is a regular file at `path`, inside `root`; False where there is nothing. Raises DataError for what
+    is there but can never be read as a file (dangling or outward link, folder, pipe, device, forbidden folder)."""
+    try:
+        if not path.exists() and not path.is_symlink():
+            return False
+        inside(root, path)
+        if path.is_file():
+            return True
+    except OSError as error:
+        raise DataError(f"{printable(path)} cannot be reached ({one_line(error)}): make it readable") from error
+    raise DataError(f"{printable(path)} is no regular file: put the file itself there")
+
+
+def files_below(root: Path, patterns: Sequence[str], besides: str = "") -> list[Path]:
+    """What lies anywhere below `root`, outside its folder `besides`, under a name that fits one of `patterns`, sorted.
+    Raises DataError for a link to a folder outside: what lies there would be passed over."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(root, onerror=_unlistable):
+        if Path(place) == root and besides in folders:
+            folders.remove(besides)
+        for folder in folders:
+            if (Path(place) / folder).is_symlink():
+                inside(root, Path(place) / folder)
+        found += [Path(place) / n for n in (*names, *folders) if any(fnmatchcase(n, p) for p in patterns)]
+    return sorted(found)
+
+
+def _unlistable(error: OSError) -> None:
+    raise DataError(f"{one_line(error.filename)} cannot be listed ({one_line(error)}): make it readable") from error
 
 
 def parquet_schema(path: Path, columns: Mapping[str, Kind], remedy: str) -> pa.Schema:
     """The schema of a parquet file. Raises DataError when the file cannot be read, lacks one of `columns`, or has it
-    in another type; `remedy` ends the message."""
+    twice or in another type; `remedy` ends the message."""
     try:
         found = pq.read_schema(path)
-    except (OSError, pa.ArrowInvalid) as error:
+        names = found.names
+    except DAMAGE as error:
         raise unreadable(path, error) from error
-    missing = [name for name in columns if name not in found.names]
+    missing = [name for name in columns if name not in names]
     if missing:
-        raise DataError(f"{path} has no column {', '.join(missing)} (it has {', '.join(found.names)}): {remedy}")
+        raise DataError(f"{printable(path)} has no column {listed(missing)} (it has {listed(names)}): {remedy}")
     for name, fits in columns.items():
+        if names.count(name) > 1:
+            raise DataError(f"{printable(path)}: column {name} is there {names.count(name)} times: {remedy}")
         if not fits(found.field(name).type):
-            raise DataError(f"{path}: column {name} has type {found.field(name).type}: {remedy}")
+            raise DataError(f"{printable(path)}: column {name} has type {one_line(found.field(name).type)}: {remedy}")
     return found
 
 
 def parquet_batches(path: Path, rows: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The file as tables of at most `rows` rows, in order. Raises DataError when it turns out to be damaged."""
+    """The file as tables of at most `rows` rows, in order; see `parquet_pieces`. Raises DataError when the file is
+    damaged or holds a cell that no table can take."""
+    for table, damage in parquet_pieces(path, rows, columns):
+        _refuse_damage(path, damage)
+        yield table
+
+
+def parquet_pieces(
+    path: Path, rows: int, columns: list[str] | None = None
+) -> Iterator[tuple[pa.Table, pa.Array | None]]:
+    """The file as tables of at most `rows` rows, in order, each with a reason (string [rows], null: sound; None: all
+    are sound) for rows with a cell that no table can take: see `ml.readers.cells.sound`.
+
+    Memory is bounded by what the pages hold, not by what the file claims. Raises DataError when it is damaged, or
+    expands to more than a hundred times its size.
+    """
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=columns):
-                yield pa.Table.from_batches([batch])
-    except (OSError, pa.ArrowInvalid) as error:
+        most = _DECODED_FLOOR + _DECODED * path.stat().st_size
+        with _opened(path) as file:
+            decoded = 0
+            for batch in file.iter_batches(batch_size=checked_rows(file, path, rows), columns=columns):
+                for part in decoded_slices(pa.Table.from_batches([batch])):
+                    table, damage = sound(part)
+                    decoded += table.nbytes
+                    if decoded > most:
+                        raise ValueError(f"it expands to more than {most >> 20} MiB")
+                    yield table, damage
+    except DAMAGE as error:
         raise unreadable(path, error) from error
 
 
 def frame(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """A whole parquet file. Raises DataError when it is damaged."""
+    """A whole parquet file. Raises DataError when it is damaged or holds a cell that no table can take."""
     try:
-        with pq.ParquetFile(path) as file:
-            return as_frame(file.read(columns=columns))
-    except (OSError, pa.ArrowInvalid) as error:
+        with _opened(path) as file:
+            checked_rows(file, path, 1)
+            table, damage = sound(file.read(columns=columns))
+            _refuse_damage(path, damage)
+            return as_frame(table)
+    except DAMAGE as error:
         raise unreadable(path, error) from error
 
 
+def row_count(path: Path) -> int:
+    """Rows that a parquet file claims. Raises DataError when it cannot be read."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except DAMAGE as error:
+        raise unreadable(path, error) from error
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    """The file, read through a small buffer, its page checksums verified, its texts by dictionary (a cell that is
+    repeated a million times is decoded once)."""
+    texts = text_leaves(pq.read_schema(path))
+    return pq.ParquetFile(path, buffer_size=_BUFFER, read_dictionary=texts, page_checksum_verification=True)
+
+
+def _refuse_damage(path: Path, damage: pa.Array | None) -> None:
+    """Raises DataError about the first row that has a reason."""
+    if damage is not None and damage.null_count < len(damage):
+        reason, count = damage.drop_null()[0].as_py(), len(damage) - damage.null_count
+        raise DataError(f"{printable(path)} has {count} rows with cells like {reason}: mend or remove them")
+
+
 def as_frame(table: pa.Table) -> pl.DataFrame:
-    """An Arrow table as a Polars frame (without copying where types allow)."""
-    result = pl.from_arrow(table)
+    """An Arrow table as a Polars frame (without copying where types allow). Raises DataError for columns that Polars
+    has no type for."""
+    try:
+        result = pl.from_arrow(table)
+    except (*DAMAGE, TypeError, NotImplementedError) as error:
+        names = listed(table.column_names)
+        raise DataError(f"columns {names} have a type that cannot be read: {one_line(error)}") from error
     assert isinstance(result, pl.DataFrame)
     return result
 
 
-def unreadable(path: Path, error: Exception) -> DataError:
+def ordinary_columns(found: pa.Schema, taken: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Columns beyond `taken` that can be carried along, and those that cannot: nested or exotic types, names that are
+    there twice or collide with a reader's own ("source", "__...")."""
+    others = [n for n in dict.fromkeys(found.names) if n not in set(taken)]
+    fits = [
+        n for n in others
+        if found.names.count(n) == 1 and n != "source" and not n.startswith("__") and is_ordinary(found.field(n).type)
+    ]  # fmt: skip
+    return fits, [n for n in others if n not in set(fits)]
+
+
+def carried_type(kind: pa.DataType) -> pa.DataType:
+    """The type in which `parquet_pieces` gives a column of type `kind`."""
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("ms" if kind.unit == "s" else kind.unit, "UTC" if kind.tz is not None else None)
+    return kind
+
+
+def unreadable(path: Path, error: BaseException) -> DataError:
     """The error about a damaged file."""
-    reason = "it is empty" if path.is_file() and path.stat().st_size == 0 else str(error).splitlines()[0]
-    return DataError(f"{path} cannot be read ({reason}): it is damaged or incomplete, fetch it again")
+    empty = path.is_file() and path.stat().st_size == 0
+    reason = "it is empty" if empty else one_line(error)
+    if isinstance(error, MemoryError):
+        return DataError(f"{printable(path)} cannot be read (it asks for more memory than there is): fetch it again")
+    return DataError(f"{printable(path)} cannot be read ({reason}): it is damaged or incomplete, fetch it again")
+
+
+def one_line(said: object, most: int = 300) -> str:
+    """The first line of what an error, type or name says, printable, at most `most` characters."""
+    lines = str(said).strip().splitlines()
+    text = _escaped(lines[0] if lines else type(said).__name__)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Column names in one printable line; of more than twenty the first ones."""
+    known = list(names)
+    text = ", ".join(_escaped(n[:60]) for n in known[:20])
+    return text if len(known) <= 20 else f"{text} and {len(known) - 20} more"
+
+
+def printable(path: Path) -> str:
+    """A path as one printable line: a name may hold any byte."""
+    return _escaped(str(path))

@@ -12,21 +12,21 @@ Rules of this layout (Moreira et al. 2018, doi 10.1145/3270323.3270328):
 - Codes of device, system, region and referrer are those of the file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from polars.exceptions import PolarsError
 
 from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
-from ml.readers import canonical
+from ml.readers import canonical, text
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.files import frame, inside, unreadable
+from ml.readers.breaches import Breach, csv_breaches
+from ml.readers.files import frame, printable, regular
 from ml.readers.rules import SOURCE, counted, day_of, judge, outside_days, quarantine
 from ml.readers.spill import DaySpill, Spill
 
@@ -61,15 +61,21 @@ _DAY = "__day"
 class GloboReader(Reader):
     """Reads the Globo.com layout."""
 
+    drop_folders = {"clicks_hour_*": "clicks"}  # noqa: RUF012
+    expected = frozenset({"after_log_end", "outside_days"})
+
     def sources(self, root: Path) -> list[Path]:
-        hours = sorted([*root.glob("clicks/clicks_hour_*.csv"), *root.glob("clicks/clicks_hour_*.csv.gz")])
+        names = sorted([*root.glob("clicks/clicks_hour_*.csv"), *root.glob("clicks/clicks_hour_*.csv.gz")])
+        hours = [p for p in names if regular(root, p)]
         if not hours:
-            raise DataError(f"{root} has no clicks/clicks_hour_*.csv or .csv.gz: point the data root at the Globo log")
+            raise DataError(
+                f"{printable(root)} has no clicks/clicks_hour_*.csv or .csv.gz: point the data root at the Globo log"
+            )
         for hour in hours:
             if hour.suffix == ".gz" and hour.with_suffix("") in hours:
-                raise DataError(f"{hour} lies beside its unpacked copy: remove one of them")
+                raise DataError(f"{printable(hour)} lies beside its unpacked copy: remove one of them")
         metadata = root / _METADATA
-        return [inside(root, p) for p in (*hours, *([metadata] if metadata.is_file() else []))]
+        return [*hours, *([metadata] if regular(root, metadata) else [])]
 
     def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
         sources = self.sources(root)
@@ -83,14 +89,21 @@ class GloboReader(Reader):
                 if last is None or day > last:
                     _hold_back(out / str(day), held_back)
                     days.remove(day)
+            if days and len(hours) < len(sources):
+                _split_metadata(sources[-1], root, days, out, held_back)
         if not days:
             raise DataError(
-                f"{root}: no click falls in {dataset.first_day}..{dataset.last_day}, the days of {dataset.name}: "
-                "point the data root at this dataset's log"
+                f"{printable(root)}: no click falls in {dataset.first_day}..{dataset.last_day}, the days of "
+                f"{dataset.name}: point the data root at this dataset's log"
             )
-        if len(hours) < len(sources):
-            _split_metadata(sources[-1], days, out)
         return days
+
+    def breaches(self, root: Path) -> list[Breach]:
+        found = super().breaches(root)
+        wanted = {_METADATA: _METADATA_COLUMNS}
+        remedy = "the published file starts with a line of column names"
+        files = [] if found else self.sources(root)
+        return found + [b for p in files for b in csv_breaches(p, root, wanted.get(p.name, COLUMNS), remedy)]
 
     def tables(self, raw_day: Path, dataset: Dataset, day: date) -> DayTables:
         raw = frame(raw_day / "clicks.parquet").rename(_RENAMED)
@@ -115,19 +128,33 @@ def _split_hours(
     """Streams the hour files into days; the day on which the last session started (None without sessions)."""
     last: date | None = None
     for done, path in enumerate(hours, start=1):
-        text = _csv(path, COLUMNS).with_columns(pl.lit(str(path.relative_to(root))).alias(SOURCE))
-        parsed = judge(text, "clicks", [("unparsable", _unparsable(COLUMNS))])
-        rows = parsed.kept.with_columns(pl.col(COLUMNS).cast(pl.Int64))
-        rows = rows.with_columns(day_of(pl.col("click_timestamp"), dataset.clock).alias(_DAY))
-        placed = judge(rows, "clicks", outside_days(_DAY, dataset))
-        held_back.append(parsed.held_back)
-        held_back.append(placed.held_back)
-        spill.append(placed.kept, _DAY)
-        started = placed.kept.select(day_of(pl.col("session_start").max(), dataset.clock)).item()
-        last = max(filter(None, (last, started)), default=None)
+        for rows in _numbers(path, root, COLUMNS, "clicks", held_back):
+            dated = rows.with_columns(day_of(pl.col("click_timestamp"), dataset.clock).alias(_DAY))
+            placed = judge(dated, "clicks", outside_days(_DAY, dataset))
+            held_back.append(placed.held_back)
+            spill.append(placed.kept, _DAY)
+            last = max(filter(None, (last, _last_start(placed.kept, dataset))), default=None)
         if progress is not None and (done % 24 == 0 or done == len(hours)):
             progress(f"split {done} of {len(hours)} hour files")
     return last
+
+
+def _last_start(rows: pl.DataFrame, dataset: Dataset) -> date | None:
+    """The day on which the last session of these clicks started; a start after its own click is a wrong clock."""
+    started = pl.col("session_start").filter(pl.col("session_start") <= pl.col("click_timestamp")).max()
+    day = rows.select(day_of(started, dataset.clock)).item()
+    assert day is None or isinstance(day, date)
+    return day
+
+
+def _numbers(path: Path, root: Path, columns: Sequence[str], table: str, held_back: Spill) -> Iterator[pl.DataFrame]:
+    """`columns` of a text file as int64, with `source`; lines and values that are no whole numbers go to quarantine."""
+    source = pl.lit(printable(path.relative_to(root))).alias(SOURCE)
+    for piece in text.pieces(path, columns):
+        held_back.append(quarantine(piece.bad.with_columns(source).rename({"reason": "__why"}), table, pl.col("__why")))
+        parsed = judge(piece.rows.with_columns(source), table, [("unparsable", _unparsable(columns))])
+        held_back.append(parsed.held_back)
+        yield parsed.kept.with_columns(pl.col(columns).cast(pl.Int64))
 
 
 def _hold_back(folder: Path, held_back: Spill) -> None:
@@ -138,35 +165,30 @@ def _hold_back(folder: Path, held_back: Spill) -> None:
     folder.rmdir()
 
 
-def _split_metadata(path: Path, days: Sequence[date], out: Path) -> None:
-    """Writes the categories of each day's articles to `out/<day>/articles.parquet`."""
-    text = _csv(path, _METADATA_COLUMNS)
-    if len(text.filter(_unparsable(_METADATA_COLUMNS) | pl.any_horizontal(pl.all().is_null()))):
-        raise DataError(f"{path}: article_id or category_id is no whole number: use the published file")
-    known = text.cast(pl.Int64).unique(schema.ARTICLE_ID, keep="first", maintain_order=True)
+def _split_metadata(path: Path, root: Path, days: Sequence[date], out: Path, held_back: Spill) -> None:
+    """Writes the categories of each day's articles to `out/<day>/articles.parquet`. Of several categories of one
+    article the first counts, the others go to quarantine; articles that nobody clicks are not carried."""
+    nothing = pl.DataFrame(schema={**dict.fromkeys(_METADATA_COLUMNS, pl.Int64), SOURCE: pl.String})
+    rows = pl.concat([nothing, *_numbers(path, root, _METADATA_COLUMNS, "articles", held_back)])
+    article, category = (pl.col(c) for c in _METADATA_COLUMNS)
+    rules = [
+        ("null_id", pl.any_horizontal(article.is_null(), category.is_null())),
+        ("out_of_range", category.cast(pl.Int32, strict=False).is_null()),
+    ]
+    fits = judge(rows, "articles", rules)
+    held_back.append(fits.held_back)
+    distinct = fits.kept.unique([*_METADATA_COLUMNS], keep="first", maintain_order=True)
+    single = judge(distinct, "articles", [("duplicate_article_id", ~article.is_first_distinct())])
+    held_back.append(single.held_back)
+    known = single.kept.select(_METADATA_COLUMNS)
     for day in days:
         clicked = frame(out / str(day) / "clicks.parquet", ["click_article_id"])
         ids = clicked.select(pl.col("click_article_id").unique().sort().alias(schema.ARTICLE_ID))
-        rows = ids.join(known, on=schema.ARTICLE_ID, how="inner", maintain_order="left").to_arrow()
-        pq.write_table(rows, out / str(day) / "articles.parquet", compression="zstd", compression_level=1)
+        named = ids.join(known, on=schema.ARTICLE_ID, how="inner", maintain_order="left").to_arrow()
+        pq.write_table(named, out / str(day) / "articles.parquet", compression="zstd", compression_level=1)
 
 
 def _unparsable(columns: Sequence[str]) -> pl.Expr:
     """Rows with a value that is no whole number (an empty value is none)."""
     numbers = [(pl.col(c), pl.col(c).cast(pl.Int64, strict=False)) for c in columns]
     return pl.any_horizontal([text.is_not_null() & number.is_null() for text, number in numbers])
-
-
-def _csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    """`columns` of a CSV file, plain or gzipped, as text."""
-    try:
-        rows = pl.read_csv(path, infer_schema=False)
-    except (PolarsError, OSError) as error:
-        raise unreadable(path, error) from error
-    missing = [c for c in columns if c not in rows.columns]
-    if missing:
-        raise DataError(
-            f"{path} has no column {', '.join(missing)} (it has {', '.join(rows.columns)}): the published file starts "
-            "with a line of column names"
-        )
-    return rows.select(columns)

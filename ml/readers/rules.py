@@ -13,10 +13,14 @@ import pyarrow as pa
 from ml import schema
 from ml.clock import MS_PER_DAY, DayClock
 from ml.datasets import Dataset
+from ml.readers.cells import presentable
 
 SOURCE = "source"
 """Name of the column that says which source file a raw row came from. Columns that start with "__" are a reader's own
 and never written."""
+
+UNFIT = "__unfit"
+"""Name of the column that says which values of a row no canonical type can hold (`ml.readers.canonical.complete`)."""
 
 _REASON = "__reason"
 _FAR = 1_000_000
@@ -35,22 +39,29 @@ class Judged:
 
 def judge(rows: pl.DataFrame, table: str, rules: Sequence[Rule]) -> Judged:
     """Splits `rows` by `rules`; a row that breaks several is held back for the first. Order is kept."""
-    if not len(rows):
+    if not len(rows) or not rules:
         return Judged(rows, schema.QUARANTINE.empty_table())
-    reason = pl.coalesce([pl.when(broken.fill_null(False)).then(pl.lit(name)) for name, broken in rules])
-    judged = rows.with_columns(reason.alias(_REASON))
-    bad = judged.filter(pl.col(_REASON).is_not_null())
-    return Judged(judged.filter(pl.col(_REASON).is_null()).drop(_REASON), quarantine(bad, table, pl.col(_REASON)))
+    names = [f"{_REASON}{i}" for i in range(len(rules))]
+    broken = rows.with_columns([rule.fill_null(False).alias(n) for n, (_, rule) in zip(names, rules, strict=True)])
+    broken = broken.select(names)
+    held = broken.select(pl.any_horizontal(pl.all())).to_series()
+    if not held.any():
+        return Judged(rows, schema.QUARANTINE.empty_table())
+    reason = pl.coalesce([pl.when(pl.col(n)).then(pl.lit(why)) for n, (why, _) in zip(names, rules, strict=True)])
+    bad = rows.with_columns(broken.select(reason.alias(_REASON)).to_series()).filter(held)
+    return Judged(rows.filter(~held), quarantine(bad, table, pl.col(_REASON)))
 
 
 def quarantine(rows: pl.DataFrame, table: str, reason: pl.Expr) -> pa.Table:
-    """Rows in the form of `schema.QUARANTINE`: the source file from their column `source`, the row as JSON."""
+    """Rows in the form of `schema.QUARANTINE`: the source file from their column `source`, the row as JSON, long cells
+    cut (`ml.readers.cells.presentable`)."""
     if not len(rows):
         return schema.QUARANTINE.empty_table()
-    content = pl.struct(pl.exclude(SOURCE, "^__.*$")).struct.json_encode()
+    said = [UNFIT] if UNFIT in rows.columns and rows[UNFIT].null_count() < len(rows) else []
+    content = presentable(rows.select(pl.exclude(SOURCE, "^__.*$"), *said))
     shaped = rows.select(
-        pl.lit(table).alias("table"), reason.alias(schema.REASON), pl.col(SOURCE).cast(pl.String), content.alias("row")
-    )
+        pl.lit(table).alias("table"), reason.alias(schema.REASON), pl.col(SOURCE).cast(pl.String)
+    ).with_columns(content.select(pl.struct(pl.all()).struct.json_encode().alias("row")).to_series())
     return shaped.to_arrow().cast(schema.QUARANTINE)
 
 

@@ -103,6 +103,9 @@ def test_a_failed_blocking_rule_publishes_nothing(run):
     (failed,) = [e for e in result.all_events if e.is_step_failure]
     message = failed.step_failure_data.user_failure_data.description
     assert "7 rows" in message and "row 3" in message and "nothing published" in message
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert not evaluation.passed
+    assert (evaluation.metadata["count"].value, evaluation.metadata["examples"].value) == (7, ["row 3"])
 
 
 def test_a_failed_warning_is_published_and_shown(run):
@@ -163,3 +166,9 @@ def test_stages_come_after_what_they_need():
     for stage in STAGES:
         assert {n.stage for n in stage.needs} <= seen, stage.name
         seen.add(stage.name)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)
+def test_a_stage_names_the_module_of_its_body_for_the_recipe_key(stage):
+    body = getattr(stage.compute, "func", stage.compute)
+    assert body.__module__ in stage.modules

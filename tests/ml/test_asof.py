@@ -46,16 +46,16 @@ def test_cases_are_the_clicks_strictly_before_and_the_running_session(world: AsO
         [clicks.time[row] + rng.integers(-2, 3, 300) * rng.choice([1, 1000, MS_PER_HOUR], 300), [LATE] * 3]
     )
     cases = world.cases(user, time)
-    given = rng.integers(0, 4, len(user))
+    given = rng.integers(-1, 4, len(user))
     cases_of_session = world.cases(user, time, session=given)
     for b in range(len(user)):
         known = np.flatnonzero((clicks.user == user[b]) & (clicks.time < time[b]))
         assert list(range(cases.first[b], cases.stop[b])) == known.tolist()
         for found, wanted in ((cases, None), (cases_of_session, given[b])):
-            if wanted is None and len(known) and time[b] - clicks.time[known[-1]] < 30 * MS_PER_MINUTE:
+            if wanted in (None, -1) and len(known) and time[b] - clicks.time[known[-1]] < 30 * MS_PER_MINUTE:
                 wanted = clicks.session[known[-1]]
             start = cases.stop[b]
-            while wanted is not None and start > cases.first[b] and clicks.session[start - 1] == wanted:
+            while wanted not in (None, -1) and start > cases.first[b] and clicks.session[start - 1] == wanted:
                 start -= 1
             assert found.session_start[b] == start
     assert np.all(cases.context == -1)
@@ -315,5 +315,6 @@ def write_impressions(shown: Impressions, catalogue: Catalogue, path: Path) -> N
         "session_id": pa.nulls(len(shown), pa.int64()),
         "subscriber": pa.nulls(len(shown), pa.bool_()),
         **{name: pa.nulls(len(shown), pa.int32()) for name in schema.CONTEXT},
+        schema.SYNTHETIC: pa.nulls(len(shown), pa.string()),
     }
     pq.write_table(pa.table(columns).select(schema.IMPRESSIONS.names).cast(schema.IMPRESSIONS), path)

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ml.benchmarks.globo_baselines import REFERENCE, bench_globo_baselines
+from ml.benchmarks.globo_baselines import REFERENCE, agreement_p, bench_globo_baselines
 from ml.errors import UsageError
 
 SAMPLING = 0.02
@@ -23,9 +24,21 @@ def test_baselines_agree_with_the_reference(real_data: Callable[[str], Path]) ->
     for row in rows.values():
         assert row["low"] < row["ours"] < row["high"]
         assert row["ours"] == pytest.approx(row["reference"], abs=SAMPLING if row["unit"] == "recall@20" else 0.01)
+    assert found["agreement"]["without the row of 4 hours"] > 0.05
+    assert found["agreement"]["3.5 hours for the row of 4"] > 0.05
     for name in ("popular_15", "popular_1440", "cooccurrence", "cooccurrence_popular"):
         row = rows[f"{name} recall@20"]
         assert row["ours"] == pytest.approx(row["reference"], abs=0.01)
+
+
+def test_agreement_tells_chance_from_difference() -> None:
+    rng = np.random.default_rng(0)
+    names = list(REFERENCE)
+    reader = np.repeat(np.arange(20_000), 2)
+    hits = {n: (rng.random(len(reader)) < REFERENCE[n][0]).astype(float) for n in names}
+    assert agreement_p(hits, names, reader) > 0.5
+    hits["popular_60"] = (rng.random(len(reader)) < REFERENCE["popular_60"][0] - 0.03).astype(float)
+    assert agreement_p(hits, names, reader) < 1e-4
 
 
 def test_it_needs_the_log_and_a_known_size(tmp_path: Path) -> None:

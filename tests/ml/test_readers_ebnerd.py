@@ -67,7 +67,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_unknown_reader() -> None:
     with pytest.raises(UsageError, match="choose one of ebnerd, globo"):
-        reader("mind")
+        reader("nonsense")
 
 
 def test_days_and_clicks(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_days_and_clicks(tmp_path: Path) -> None:
         (2, 105, ms("2023-05-19 06:59:59"), 3, 20, 30.0, 2),
     ]
     assert days[D17].counts["clicks"] == {
-        "rows_in": 6, "published": 3, "quarantined": 0, "duplicates": 3, "negative_read_time": 0,
+        "rows_in": 6, "published": 3, "quarantined": 0, "duplicates": 3, "negative_read_time": 0, "infinite": 0,
     }  # fmt: skip
     assert days[D18].counts["clicks"]["negative_read_time"] == 1
     assert not (tmp_path / "out" / "quarantine.parquet").exists()

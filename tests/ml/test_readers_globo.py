@@ -16,7 +16,7 @@ from ml.datasets import DATASETS
 from ml.errors import DataError
 from ml.readers import DayTables, reader
 from tests.ml.bundles import GLOBO_COLUMNS, globo_click, ms, write_hour
-from tests.ml.test_readers_ebnerd import assert_conserved, columns, digests
+from tests.ml.test_readers_ebnerd import assert_conserved, columns, digests, reasons
 
 GLOBO = DATASETS["globo"]
 READER = reader("globo")
@@ -160,9 +160,16 @@ def test_an_empty_log_is_refused(tmp_path: Path) -> None:
 
 def test_bad_metadata(tmp_path: Path) -> None:
     root = small_log(tmp_path / "in")
-    (root / "articles_metadata.csv").write_text("article_id,category_id\n60,sport\n")
-    with pytest.raises(DataError, match=r"articles_metadata\.csv: article_id or category_id is no whole number"):
-        READER.split(root, GLOBO, tmp_path / "out")
+    lines = ("article_id,category_id", "60,7", "60,sport", "60,8", "60,7", "70,99999999999", ",1", "50", "70,5")
+    (root / "articles_metadata.csv").write_text("\n".join(lines) + "\n")
+    days = split_and_read(root, tmp_path / "out")
+    assert columns(days[D1].articles, "article_id", "category_id") == [(50, None), (60, 7)]
+    assert columns(days[D2].articles, "article_id", "category_id") == [(50, None), (70, 5)]
+    held_back = pq.read_table(tmp_path / "out" / "quarantine.parquet")
+    assert reasons(held_back) == {
+        ("articles", "unparsable"): 1, ("articles", "duplicate_article_id"): 1, ("articles", "out_of_range"): 1,
+        ("articles", "null_id"): 1, ("articles", "wrong_number_of_fields"): 1,
+    }  # fmt: skip
 
 
 @pytest.mark.real

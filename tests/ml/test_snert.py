@@ -1,10 +1,12 @@
 """SNeRT: the network's invariants and the registry's model (metric_cases.md, section 4)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,7 @@ from ml.features import FittedFeatures
 from ml.inputs import HistoryInputs, article_inputs, history_inputs
 from ml.log import Cases
 from ml.models.snert import Snert
+from ml.predict import predict, recommend
 from ml.recipes import RECIPES, Perturbation
 from ml.snert import ArticleTables, SnertNet, save_weights
 from tests.ml.interests import START, World, small_recipe, write_world
@@ -320,3 +323,30 @@ def test_every_recipe_builds_and_scores(asof: AsOf, name: str) -> None:
     fitted = FittedFeatures.fit(recipe, asof, np.arange(200))
     model = Snert(SnertNet(fitted.spec, recipe), fitted, recipe)
     assert np.isfinite(model.catalogue_scores(asof, NOW, cases_at(asof, NOW, 3))).all()
+
+
+def test_recommend_gives_what_predict_stored_also_where_the_session_is_the_sources_own(
+    model: Snert, asof: AsOf, tmp_path: Path
+) -> None:
+    changed = asof.clicks.session.copy()
+    changed[1::2] += 1  # sessions that the 30-minute rule would join
+    asof = AsOf(
+        asof.dataset, asof.catalogue, replace(asof.clicks, session=changed), asof.impressions, asof._popularity,
+        {family: asof.content(family) for family in model.fitted.spec.content_dims}, asof.articles,
+    )  # fmt: skip
+    predict(asof, model, (NOW, NOW + MS_PER_DAY), 40, tmp_path)
+    cases = {row["case"]: row for row in pq.read_table(tmp_path / "cases.parquet").to_pylist()}
+    other = 0
+    for row in pq.read_table(tmp_path / "top.parquet").to_pylist():
+        if row["protocol"] != "thesis":
+            continue
+        case = cases[row["case"]]
+        user, time = case["user_id"], round(case["time"].timestamp() * 1000)
+        (click,) = np.flatnonzero((asof.clicks.user == user) & (asof.clicks.time == time))
+        session = int(asof.clicks.session[click])
+        found = recommend(asof, model, user, time, 50, exclude_read=False, session=session)
+        assert [a for a, _ in found] == row["articles"]
+        np.testing.assert_allclose([s for _, s in found], row["scores"], atol=1e-5)
+        by_rule = recommend(asof, model, user, time, 50, exclude_read=False)
+        other += not np.allclose([s for _, s in by_rule], row["scores"], atol=1e-5)
+    assert other, "the session changes no score here: the test cannot fail"

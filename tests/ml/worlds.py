@@ -62,7 +62,9 @@ def no_impressions() -> Impressions:
     """An empty table of impressions."""
     none = np.zeros(0, dtype=np.int64)
     context = np.zeros((0, len(CONTEXT)), dtype=np.int32)
-    return Impressions(none, none, none, context, np.zeros(1, dtype=np.int64), np.zeros(0, np.int32), np.zeros(0, bool))
+    return Impressions(
+        none, none, none, none, context, np.zeros(1, dtype=np.int64), np.zeros(0, np.int32), np.zeros(0, bool)
+    )
 
 
 def sorted_clicks(
@@ -137,9 +139,10 @@ def _impressions(rng: np.random.Generator, catalogue: Catalogue, clicks: Clicks)
     offsets = np.concatenate([[0], np.cumsum([len(shown[i]) for i in order])]).astype(np.int64)
     context = np.full((len(order), len(CONTEXT)), -1, dtype=np.int32)
     article, hit = (np.concatenate([part[i] for i in order]) for part in (shown, clicked))
-    user = clicks.user[first][owner][order]
+    user, session = clicks.user[first][owner][order], clicks.session[first][owner][order]
+    session[::4] = -1  # not every source knows
     return replace(clicks, impression=impression[group]), Impressions(
-        impression[order], user, time[order], context, offsets, article, hit
+        impression[order], user, time[order], session, context, offsets, article, hit
     )
 
 

@@ -1,5 +1,6 @@
 """The graph as users see it: names, keys, groups and what importing it costs."""
 
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -12,12 +13,14 @@ from assets.graph import STAGES
 from ml.datasets import DATASETS
 from pipeline.definitions import build_defs, defs
 from resources.bindings import DEFAULT_MODELS
+from tests.ml.test_readers_own_log import click, write_log
 
 STAGE_NAMES = [
     "raw_parquet",
     "articles",
     "clicks",
     "impressions",
+    "dataset_analysis",
     "article_embeddings",
     "interactions",
     "article_features",
@@ -40,7 +43,7 @@ def test_stage_names_are_those_that_users_read():
 def test_every_dataset_has_its_own_keys():
     keys = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
     per_model = {"predictions", "evaluation_rq1", "evaluation_rq2", "evaluation_rq3"}
-    for dataset in ("simulated", "ebnerd", "globo"):
+    for dataset in ("simulated", "ebnerd", "globo", "mind"):
         expected = {f"{dataset}/{n}" for n in STAGE_NAMES if n not in {*per_model, "checkpoint", "faiss_index"}}
         expected |= {f"{dataset}/{n}/{m}" for n in per_model for m in DEFAULT_MODELS}
         expected |= {f"{dataset}/{n}/snert" for n in ("checkpoint", "faiss_index")}
@@ -75,3 +78,14 @@ def test_definitions_load_without_the_heavy_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-500:]
+
+
+def test_a_log_that_the_environment_names_is_in_the_graph(tmp_path):
+    write_log(tmp_path, clicks=[click(1, 2, "2023-05-01 08:00")])
+    code = (
+        "from pipeline.definitions import defs; "
+        "print({k.path[0] for k in defs.resolve_asset_graph().get_all_asset_keys()})"
+    )
+    environment = {**os.environ, "NEWSREC_DATASET": "paper", "NEWSREC_DATA_ROOT": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert "'paper'" in done.stdout, done.stderr[-500:]

@@ -62,6 +62,15 @@ def test_a_second_run_computes_nothing(home):
     assert plan and {row["state"] for row in plan} == {"fresh"}
 
 
+def test_the_log_is_described_once(home):
+    (report,) = json.loads(newsrec(home, "analyse", "--json"))
+    assert report["synthetic"] and 0 < report["measures"]["gini"]["value"] < 1
+    assert report["measures"]["lifecycle_median_hours"]["published"][0]["value"] == 5.3
+    plan = json.loads(newsrec(home, "analyse", "--explain", "--json"))
+    assert plan and {row["state"] for row in plan} == {"fresh"}
+    assert "no days" in newsrec(home, "analyse", "--from", "2030-01-01", code=2)
+
+
 def test_another_seed_makes_only_what_the_seed_decides_stale(home):
     plan = json.loads(newsrec(home, "run", "--explain", "--json", "--seed", "8"))
     stages = {row["partition"].split("/")[1] for row in plan if row["state"] != "fresh"}
@@ -148,3 +157,47 @@ def test_the_mlflow_run_of_the_checkpoint_names_the_manifest(home):
     runs = client.search_runs(experiments, filter_string=f"tags.`newsrec.ref` = '{version.ref}'")
     assert [r.data.tags["newsrec.manifest"] for r in runs] == [version.manifest_digest]
     assert {r.info.status for r in client.search_runs(experiments)} == {"FINISHED"}
+
+
+def test_the_audit_finds_a_real_lake_in_order_and_both_stores_agree(home):
+    verified = json.loads(newsrec(home, "audit", "verify", "--all", "--data-root", str(home / "log"), "--json"))
+    assert verified["ok"] and verified["findings"] == []
+    assert verified["anchors"]["named"] == {"mlflow": verified["nodes"], "dagster": verified["nodes"]}
+    reconciled = json.loads(newsrec(home, "audit", "reconcile", "--json"))
+    counts = reconciled["counts"]
+    assert reconciled["ok"] and counts["figures"] == counts["in_mlflow"] == counts["in_dagster"] > 100
+    leaks = json.loads(newsrec(home, "audit", "leaks", "--all", "--json"))
+    assert leaks["ok"] and leaks["findings"] == [] and leaks["looked_at"]["targets"] > 1000
+
+
+@pytest.mark.parametrize("metric", ["rq1.in_session.recall@20", "rq2.auc", "rq3.ild"])
+def test_numbers_come_out_again_from_stored_predictions(home, metric):
+    answer = json.loads(newsrec(home, "audit", "replay", metric, "--json"))
+    assert answer["identical"] and answer["notes"] == []
+    assert [s["same"] for s in answer["stages"]] == [True]
+
+
+def test_a_number_comes_out_again_from_the_stored_checkpoint(home):
+    answer = json.loads(newsrec(home, "audit", "replay", "rq1.thesis.ndcg@20", "--from", "checkpoint", "--json"))
+    assert answer["identical"] and all(s["same"] for s in answer["stages"])
+    assert {s["ref"].split("/")[1] for s in answer["stages"]} == {"predictions", "evaluation_rq1"}
+
+
+@pytest.mark.slow
+def test_a_number_comes_out_again_from_the_raw_files(home):
+    answer = json.loads(newsrec(home, "audit", "replay", "rq1.thesis.recall@20", "--from", "raw", "--json"))
+    assert answer["identical"] and all(s["same"] for s in answer["stages"])
+    assert {s["ref"].split("/")[1] for s in answer["stages"]} >= {"raw_parquet", "checkpoint", "article_embeddings"}
+
+
+def test_every_report_has_its_cards(home):
+    lake = Lake(home / "lake")
+    (partition,) = lake.partitions("simulated", "evaluation_report")
+    report = lake.require(Ref("simulated", "evaluation_report", partition))
+    card = report.file("data_card.md").read_text()
+    clicks = sum(
+        lake.require(Ref("simulated", "clicks", day)).manifest["rows"]["clicks.parquet"]
+        for day in lake.partitions("simulated", "clicks")
+    )
+    assert f"| clicks | {clicks:,} |" in card and "train/behaviors.parquet" in card
+    assert "## snert" in report.file("model_card.md").read_text()

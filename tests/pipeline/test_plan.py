@@ -1,13 +1,16 @@
 """Batches respect inputs: nothing runs before what it reads."""
 
+import json
 from datetime import date, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.graph import BY_NAME
 from ml.datasets import DATASETS
-from pipeline.plan import Node, Plan
+from pipeline.plan import Node, Plan, _difference
+from resources.bindings import RunSettings
 from resources.lake import Ref
 
 DAY = date(2023, 5, 1)
@@ -41,3 +44,11 @@ def test_every_pending_node_runs_once_and_after_its_inputs(plan):
 @given(plans())
 def test_fresh_nodes_do_not_run(plan):
     assert not {n.ref for n in plan.nodes if n.state == "fresh"} & {n.ref for _, b in plan.batches() for n in b}
+
+
+@pytest.mark.parametrize("name", ["rolling", "thesis", "lag_2"])
+def test_an_unchanged_recipe_read_back_from_the_ledger_is_no_difference(name):
+    stage = BY_NAME["predictions"]
+    recipe = stage.recipe(DATASETS["simulated"], RunSettings(split=name), None, "random")
+    before = json.loads(json.dumps({"inputs": {}, "code": {"ml.predict": "1"}, "recipe": recipe}))
+    assert _difference(before, [], recipe, {"ml.predict": "2"}) == "code of ml.predict changed"

@@ -64,7 +64,7 @@ def test_order_and_repetition_do_not_matter(root: Path) -> None:
     assert source_digest(["ml.a", "ml.deep"], root) == source_digest(["ml.deep", "ml.a", "ml.a"], root)
 
 
-@pytest.mark.parametrize("name", ["ml.nothing", "resources.lake", "os", ""])
+@pytest.mark.parametrize("name", ["ml.nothing", "resources.nothing", "pipeline.cli", "os", ""])
 def test_a_name_that_is_no_module_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="no module of ml"):
         source_digest([name])
@@ -72,3 +72,17 @@ def test_a_name_that_is_no_module_is_refused(name: str) -> None:
 
 def test_our_own_modules() -> None:
     assert source_digest(["ml.clock"]) != source_digest(["ml.datasets"])
+
+
+def test_of_a_module_of_another_room_its_own_source_and_its_ml_imports_count(root: Path) -> None:
+    (root / "assets").mkdir()
+    (root / "assets" / "__init__.py").touch()
+    body = root / "assets" / "stage_a.py"
+    body.write_text("from ml import b\nfrom assets import other\n")
+    (root / "assets" / "other.py").write_text("VALUE = 1\n")
+    assert {"ml/b.py", "ml/deep.py"} <= changed_by(root, ["assets.stage_a"])
+    before = source_digest(["assets.stage_a"], root)
+    (root / "assets" / "other.py").write_text("VALUE = 2\n")
+    assert source_digest(["assets.stage_a"], root) == before
+    body.write_text("from ml import b\n")
+    assert source_digest(["assets.stage_a"], root) != before

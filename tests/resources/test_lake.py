@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from ml.errors import LakeError
 from resources import ledger
-from resources.lake import Lake, Ref, recipe_key
+from resources.lake import POINTER, Lake, Ref, recipe_key
 from tests.resources.lake_help import publish_text
 
 REF = Ref("simulated", "clicks", "2023-05-18")
@@ -308,3 +309,41 @@ def test_the_lock_is_exclusive_and_may_be_nested(lake: Lake) -> None:
         assert process.is_alive()
     process.join(timeout=5)
     assert os.read(reader, 2) == b"in"
+
+
+def test_the_publication_is_that_of_the_pointer_also_after_a_crash_before_it_moved(tmp_path):
+    lake = Lake(tmp_path)
+    publish_text(lake, REF, "old", key="k1")
+    pointer = lake.folder(REF) / POINTER
+    before = pointer.read_bytes()
+    publish_text(lake, REF, "new", key="k2")
+    assert lake.publication(REF)["recipe_key"] == "k2"
+    pointer.write_bytes(before)  # the process died between ledger and pointer
+    assert lake.publication(REF)["recipe_key"] == "k1"
+
+
+def test_a_second_run_over_a_dataset_waits_for_the_first(tmp_path):
+    lake, other = Lake(tmp_path), Lake(tmp_path)
+    order: list[str] = []
+    entered, leave = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with lake.alone("globo", lambda: order.append("first waits")):
+            entered.set()
+            leave.wait(10)
+            order.append("first ends")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    entered.wait(10)
+    with other.alone("mind", lambda: order.append("mind waits")):
+        pass
+
+    def told() -> None:
+        order.append("second waits")
+        leave.set()
+
+    with other.alone("globo", told):
+        order.append("second runs")
+    thread.join()
+    assert order == ["second waits", "first ends", "second runs"]

@@ -10,7 +10,9 @@ import pytest
 
 from ml.datasets import Dataset, dataset
 from ml.errors import DataError, LakeError
-from resources import source as module
+from resources import landing as landing_module
+from resources import source as source_module
+from resources import splits as module
 from resources.manifest import file_digest
 from resources.source import DatasetSource
 
@@ -44,9 +46,27 @@ def source(root: Path, tmp_path: Path) -> DatasetSource:
 
 def test_the_days_of_the_log(source: DatasetSource) -> None:
     split = source.split(GLOBO)
-    assert source.days(GLOBO) == [date(2017, 10, 2), date(2017, 10, 3)]
-    assert sorted(p.name for p in split.iterdir() if p.is_dir()) == ["2017-10-02", "2017-10-03"]
-    assert all(list((split / d).glob("*.parquet")) for d in ("2017-10-02", "2017-10-03"))
+    assert source.days(GLOBO) == list(split) == [date(2017, 10, 2), date(2017, 10, 3)]
+    assert all(list(folder.glob("*.parquet")) for folder in split.values())
+
+
+def test_a_raw_day_names_its_sources(source: DatasetSource) -> None:
+    day = source.raw_day(GLOBO, date(2017, 10, 3))
+    assert [f.name for f in day.files] == ["clicks.parquet"]
+    assert day.sources == source.fingerprint(GLOBO) and day.merged is None
+    assert day.recipe == {"sources": source.fingerprint(GLOBO)}
+
+
+def test_rows_of_no_day_lie_in_the_first(source: DatasetSource, root: Path) -> None:
+    (root / "clicks" / "clicks_hour_002.csv").write_text(HEADER + click(3, START + 30 * DAY_MS))
+    first, second = (source.raw_day(GLOBO, date(2017, 10, d)) for d in (2, 3))
+    assert [f.name for f in first.files] == ["clicks.parquet", "quarantine.parquet"]
+    assert [f.name for f in second.files] == ["clicks.parquet"]
+
+
+def test_a_day_without_data_is_named_with_the_span(source: DatasetSource) -> None:
+    with pytest.raises(DataError, match="no data on 2017-10-09; it covers 2017-10-02 to 2017-10-03"):
+        source.raw_day(GLOBO, date(2017, 10, 9))
 
 
 def test_the_fingerprint_is_the_bytes(source: DatasetSource, root: Path) -> None:
@@ -108,7 +128,8 @@ class SlowReader:
 
 def test_four_processes_split_once(source: DatasetSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log"
-    monkeypatch.setattr(module, "reader", lambda _: SlowReader(log))
+    for place in (module, source_module, landing_module):
+        monkeypatch.setattr(place, "reader", lambda _: SlowReader(log))
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=source.split, args=(GLOBO,), daemon=True) for _ in range(4)]
     for worker in workers:
@@ -152,3 +173,25 @@ def test_a_damaged_cache_is_named(source: DatasetSource, tmp_path: Path) -> None
     path.write_text("{")
     with pytest.raises(LakeError, match=r"fingerprints\.json .* only a cache"):
         source.fingerprint(GLOBO)
+
+
+def test_a_file_that_changes_while_it_is_read_leaves_no_split(
+    source: DatasetSource, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = sorted(root.glob("clicks/*.csv"))[0]
+    true = module.reader(GLOBO.reader)
+
+    class Changing:
+        def split(self, *arguments: object) -> object:
+            content = file.read_bytes()
+            file.write_bytes(content.replace(b"1", b"2"))
+            try:
+                return true.split(*arguments)  # type: ignore[arg-type]
+            finally:
+                file.write_bytes(content)  # the same bytes as before are back when the split ends
+
+    monkeypatch.setattr(module, "reader", lambda _: Changing())
+    with pytest.raises(DataError, match="changed while it was read"):
+        source.days(GLOBO)
+    monkeypatch.setattr(module, "reader", lambda _: true)
+    assert source.days(GLOBO)

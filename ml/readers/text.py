@@ -1,0 +1,171 @@
+"""Delimited text in bounded memory, every line accounted for.
+
+Belongs here: decompressing, cutting into lines and fields, the lines that cannot be cut. Does not belong here: what the
+fields mean (the reader of the layout).
+"""
+
+import csv
+import gzip
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from polars.exceptions import PolarsError
+
+from ml.errors import DataError
+from ml.readers.files import DAMAGE, listed, printable, unreadable
+
+LINE_BYTES = 1 << 20
+"""Longest line that is cut into fields."""
+
+_BLOCK = 4 << 20
+_SAMPLE = 200
+_DECODED_FLOOR = 128 << 20
+_DECODED = 100
+_REASON, _LINE = "reason", "line"
+_BAD = {_REASON: pl.String, _LINE: pl.String}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive lines of a file: `rows` has the wanted columns as text (null where empty); `bad` has `reason` and
+    `line` of those that could not be cut into the file's columns (`wrong_number_of_fields`, `not_utf8`,
+    `unbalanced_quotes`, `oversized_line`)."""
+
+    rows: pl.DataFrame
+    bad: pl.DataFrame
+
+
+def pieces(path: Path, columns: Sequence[str], separator: str = ",") -> Iterator[Piece]:
+    """`columns` of a text file, plain or gzipped (by its name's ending), whose first line names its columns; a line is
+    a row. Raises DataError when the file is damaged, lacks a column, or has one twice, or expands to more than a
+    hundred times its size."""
+    try:
+        source = _lines(path)
+        names = _header(next(source, b"").removeprefix(b"\xef\xbb\xbf"), path, columns, separator)
+        for block in source:
+            yield _piece(block, names, columns, separator)
+    except DAMAGE as error:
+        raise unreadable(path, error) from error
+
+
+def _header(line: bytes, path: Path, columns: Sequence[str], separator: str) -> list[str]:
+    """The file's column names."""
+    if not line and path.stat().st_size == 0:
+        raise ValueError("it is empty")
+    names = _fields(line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "backslashreplace"), separator) or []
+    missing = [c for c in columns if c not in names]
+    if missing:
+        raise DataError(
+            f"{printable(path)} has no column {listed(missing)} (it has {listed(names)}): the published file starts "
+            "with a line of column names"
+        )
+    twice = [c for c in columns if names.count(c) > 1]
+    if twice:
+        raise DataError(f"{printable(path)} has column {listed(twice)} more than once: name each column once")
+    return names
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The first line, then blocks of whole lines. A longer line than `LINE_BYTES` is a block by itself, cut: its length
+    stands at the end."""
+    most = _DECODED_FLOOR + _DECODED * path.stat().st_size
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        head = stream.readline(LINE_BYTES)
+        if len(head) == LINE_BYTES:
+            raise ValueError(f"its first line has more than {LINE_BYTES} bytes")
+        yield head
+        decoded, rest = 0, b""
+        while chunk := stream.read(_BLOCK):
+            decoded += len(chunk)
+            if decoded > most:
+                raise ValueError(f"it expands to more than {most >> 20} MiB")
+            whole, newline, tail = (rest + chunk).rpartition(b"\n")
+            if newline:
+                yield whole + newline
+                rest = tail
+            elif len(tail) > LINE_BYTES:
+                rest, length = tail[: 2 * LINE_BYTES], len(tail)
+                while chunk := stream.readline(_BLOCK):
+                    length += len(chunk)
+                    if length > most:
+                        raise ValueError(f"it expands to more than {most >> 20} MiB")
+                    if chunk.endswith(b"\n"):
+                        break
+                yield rest
+                rest = b""
+            else:
+                rest = tail
+        if rest:
+            yield rest
+
+
+def _piece(block: bytes, names: list[str], columns: Sequence[str], separator: str) -> Piece:
+    """A block of lines, cut by Polars where every line has its fields, else line by line."""
+    lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    even = block.count(separator.encode()) == lines * (len(names) - 1)
+    if even and b'"' not in block and b"\x00" not in block and len(names) > 1 and _longest(block) <= LINE_BYTES:
+        try:
+            rows = pl.read_csv(
+                block,
+                has_header=False,
+                new_columns=[str(i) for i in range(len(names))],
+                separator=separator,
+                quote_char=None,
+                infer_schema=False,
+            )
+            if rows.height == lines and rows.width == len(names):
+                wanted = [pl.col(str(names.index(c))).alias(c) for c in columns]
+                return Piece(rows.select(wanted), pl.DataFrame(schema=_BAD))
+        except PolarsError:
+            pass  # a line is broken: which one is found below
+    return _line_by_line(block, names, columns, separator)
+
+
+def _longest(block: bytes) -> int:
+    """Bytes of the longest line, or fewer than `LINE_BYTES`."""
+    if len(block) <= LINE_BYTES:
+        return len(block)
+    ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
+    return int(np.diff(ends, prepend=-1, append=len(block)).max()) - 1
+
+
+def _line_by_line(block: bytes, names: list[str], columns: Sequence[str], separator: str) -> Piece:
+    """The same for a block with broken lines."""
+    where = [names.index(c) for c in columns]
+    rows: list[list[str | None]] = []
+    bad: list[tuple[str, str]] = []
+    for line in block.removesuffix(b"\n").split(b"\n"):
+        reason, fields = _cut(line.removesuffix(b"\r"), len(names), separator)
+        if fields is None:
+            text = line if len(line) <= LINE_BYTES else line[:_SAMPLE] + b"... [cut]"
+            bad.append((reason, text.decode("utf-8", "backslashreplace")))
+        else:
+            rows.append([fields[i] or None for i in where])
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+    return Piece(frame, pl.DataFrame(bad, schema=_BAD, orient="row"))
+
+
+def _cut(line: bytes, width: int, separator: str) -> tuple[str, list[str] | None]:
+    """A line's fields, or None and the reason."""
+    if len(line) > LINE_BYTES:
+        return "oversized_line", None
+    try:
+        fields = _fields(line.decode("utf-8"), separator)
+    except UnicodeDecodeError:
+        return "not_utf8", None
+    if fields is None:
+        return "unbalanced_quotes", None
+    return ("", fields) if len(fields) == width else ("wrong_number_of_fields", None)
+
+
+def _fields(line: str, separator: str) -> list[str] | None:
+    """The fields of a line, quoted ones without their quotes; None when a quote is left open."""
+    if '"' not in line:
+        return line.split(separator)
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True), [])
+    except csv.Error:
+        return None

@@ -1,0 +1,314 @@
+"""Taking in: drops and corrections of one log, kept below the lake, named in an append-only ledger.
+
+Belongs here: what becomes part of a log, when, by whom and why. Does not belong here: the landing folder
+(`resources.drops`) and which rows count then (`resources.days`).
+
+`<lake>/.landing/<dataset>/<log>/` holds `ledger.jsonl` and a copy of every file that was taken in, in the reader's
+layout. It is no cache: corrections are nowhere else. `<log>` stands for the data root's path; a root that was moved as
+it is takes its folder along. The ledger's line is the act: killed before it, nothing was taken in.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ml.datasets import Dataset
+from ml.errors import DataError, LakeError, UsageError
+from ml.readers import reader
+from ml.readers.merge import count_rows
+from resources import ledger
+from resources.days import Delivery, Log, days_in
+from resources.drops import MARKER, Drop, copy_file, files_digest, find_drops, iso, sync_folder, walk_files
+from resources.manifest import digest
+from resources.splits import KEY_DIGITS, Splits
+from resources.staging import temporary_folder
+
+HOME = ".landing"
+FILES = "files"
+
+
+def now_ms() -> int:
+    """The present, in ms."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Files copied into the reader's layout, checked and cut into days."""
+
+    folder: Path
+    files: Mapping[str, str]
+    placed: Mapping[str, str]
+    split: Path
+
+
+class Landing:
+    """The drops and corrections of the log of `dataset` below `root`; `bundle` are the sha256 of its published files
+    by name."""
+
+    def __init__(
+        self,
+        lake: Path,
+        splits: Splits,
+        dataset: Dataset,
+        root: Path,
+        bundle: Mapping[str, str],
+        watermark_hours: float,
+    ) -> None:
+        self._lake = lake
+        self._splits = splits
+        self._dataset = dataset
+        self._reader = reader(dataset.reader)
+        self._root = root
+        self._bundle = dict(bundle)
+        self._watermark_hours = watermark_hours
+        self._home = lake / HOME / dataset.name
+        self._adopt()
+
+    @property
+    def _book(self) -> Path:
+        return self._home / hashlib.sha256(os.fsencode(self._root.resolve())).hexdigest()[:KEY_DIGITS]
+
+    @property
+    def ledger(self) -> Path:
+        """The append-only record of all that was taken in."""
+        return self._book / ledger.LEDGER
+
+    def log(self) -> Log:
+        """The log as it stands. Raises LakeError when the ledger or a kept file was changed."""
+        bundle = self._splits.cut(self._dataset, self._root, self._bundle, lambda _: None)
+        return Log(self._dataset.clock, bundle, self._deliveries())
+
+    def records(self) -> list[dict[str, Any]]:
+        """All lines of the ledger, oldest first."""
+        wrong = ledger.problems(self.ledger)
+        if wrong:
+            raise LakeError(f"{wrong[0]}: restore it from a backup")
+        return [entry.record for entry in ledger.entries(self.ledger)]
+
+    def drops(self) -> list[Drop]:
+        """Everything in the landing folder, and taken drops that have gone from it, by name."""
+        log = self.log()
+        taken = {str(d.day): d for d in log.drops}
+        found = find_drops(self._root, self._dataset, self._splits.hashes, now_ms())
+        found = [self._known(drop, taken[drop.name], log) if drop.name in taken else drop for drop in found]
+        gone = taken.keys() - {d.name for d in found}
+        for name in gone:
+            drop = Drop(name, self._root / "landing" / name, taken[name].day, "complete", files=taken[name].files)
+            found.append(
+                replace(self._known(drop, taken[name], log), why="its folder is gone, its copy is in the lake")
+            )
+        return sorted(found, key=lambda d: d.name)
+
+    def _known(self, drop: Drop, delivery: Delivery, log: Log) -> Drop:
+        """A drop that was taken in before, beside what it was then."""
+        rows = sum(count_rows(delivery.split / str(d), self._reader.derived_files) for d in delivery.days)
+        as_taken = replace(
+            drop, state="taken", why="", arrived=delivery.arrived, rows=rows, late=log.late_rows(delivery, self._reader)
+        )
+        if drop.state == "complete" and files_digest(drop.files) == files_digest(delivery.files):
+            return as_taken
+        if drop.state == "complete":
+            return replace(as_taken, state="changed", why="taken in with other files: use `newsrec correct`")
+        return replace(as_taken, state="changed", why=f"taken in before; now {drop.state}: {drop.why}")
+
+    def judged(self) -> list[Drop]:
+        """As `drops`, and complete ones are read to the end, as taking them in would; nothing is recorded."""
+        found = []
+        for drop in self.drops():
+            if drop.state == "complete":
+                try:
+                    with self._staged(drop.path, drop.files, drop.day) as staged:
+                        drop = replace(drop, rows=self._rows(staged))
+                except DataError as error:
+                    drop = drop.refused(_short(error, drop))
+            found.append(drop)
+        return found
+
+    def take(self, who: str) -> list[Drop]:
+        """Takes in every complete drop, by day; gives all drops as they stand then. One that cannot be read is
+        malformed: it stays where it is, and the others go on."""
+        refused: dict[str, Drop] = {}
+        with self._lock():
+            for drop in self.drops():
+                if drop.state == "complete":
+                    try:
+                        self._take(drop, who)
+                    except DataError as error:
+                        refused[drop.name] = drop.refused(_short(error, drop))
+            return [refused.get(d.name, d) for d in self.drops()]
+
+    def _take(self, drop: Drop, who: str) -> None:
+        assert drop.day is not None and drop.arrived is not None
+        with self._staged(drop.path, drop.files, drop.day) as staged:
+            self._keep(
+                staged,
+                {
+                    "kind": "drop",
+                    "day": str(drop.day),
+                    "arrived": iso(drop.arrived),
+                    "watermark_hours": self._watermark_hours,
+                    "who": who,
+                },
+            )
+
+    def check(self, folder: Path, day: date) -> int:
+        """Reads the files of `folder` as a delivery of `day` to the end; their event rows. Raises DataError."""
+        with self._staged(folder, self._hashes_of(folder), day) as staged:
+            return self._rows(staged)
+
+    def correct(self, day: date, folder: Path, why: str, who: str, replaces: Mapping[str, Any]) -> None:
+        """Replaces the event rows of `day` by those in `folder`; article rows there replace those of the same id.
+
+        `replaces` says what the day was made of before; it is recorded with who, when, why and the new files' digests.
+        Raises UsageError without a reason, DataError for files that cannot be read or have no row of the day.
+        """
+        if not why.strip():
+            raise UsageError("a correction needs a reason: give --why")
+        with self._lock(), self._staged(folder, self._hashes_of(folder), day) as staged:
+            self._keep(
+                staged,
+                {
+                    "kind": "correction",
+                    "day": str(day),
+                    "arrived": iso(now_ms()),
+                    "watermark_hours": self._watermark_hours,
+                    "who": who,
+                    "why": why.strip(),
+                    "from": str(folder),
+                    "replaces": dict(replaces),
+                },
+            )
+
+    def _hashes_of(self, folder: Path) -> dict[str, str]:
+        files = [p for p in walk_files(folder) if p != folder / MARKER]
+        if not files:
+            raise DataError(f"{folder} holds no file: choose the folder that holds the day's files")
+        return self._splits.hashes(folder, files)
+
+    def _keep(self, staged: Staged, record: Mapping[str, Any]) -> None:
+        """The files first, then the line that makes them count."""
+        target = self._book / FILES / files_digest(staged.files)[:KEY_DIGITS]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            for path in [*(p for p in staged.folder.rglob("*") if p.is_dir()), staged.folder]:
+                sync_folder(path)
+            staged.folder.rename(target)
+            sync_folder(target.parent)
+        if not self.ledger.exists():
+            ledger.append(
+                self.ledger, {"kind": "opened", "root": str(self._root.resolve()), "bundle": digest(self._bundle)}
+            )
+            sync_folder(self._book)
+        files = {"files": dict(staged.files), "placed": dict(staged.placed), "rows": self._rows(staged)}
+        ledger.append(self.ledger, {**record, **files, "at": iso(now_ms())})
+
+    def _rows(self, staged: Staged) -> int:
+        days = days_in(staged.split)
+        return sum(count_rows(staged.split / str(day), self._reader.derived_files) for day in days)
+
+    @contextmanager
+    def _staged(self, source: Path, files: Mapping[str, str], day: date | None) -> Iterator[Staged]:
+        """Copies of the files in the reader's layout, cut into days. Raises DataError, with the source's own names,
+        for what the reader does not read, for damaged files, and when no row is of `day`."""
+        placed = {name: self._reader.place(name) for name in files}
+        with temporary_folder(self._lake / ".staging") as folder:
+            home = folder / "files"
+            try:
+                self._copy(source, files, placed, home)
+                self._refuse_foreign(home)
+                split = self._splits.cut(
+                    self._dataset, home, {placed[n]: sha256 for n, sha256 in files.items()}, lambda _: None
+                )
+            except DataError as error:
+                raise DataError(_in_terms_of(str(error), home, source, placed)) from error
+            if not (split / str(day)).is_dir():
+                days = days_in(split)
+                raise DataError(f"{source} has no row of {day} (its rows are of {days[0]} to {days[-1]})")
+            yield Staged(home, files, placed, split)
+
+    def _copy(self, source: Path, files: Mapping[str, str], placed: Mapping[str, str], home: Path) -> None:
+        taken: dict[str, str] = {}
+        for name, sha256 in files.items():
+            if placed[name] in taken:
+                raise DataError(f"{source / name} is there twice, also as {taken[placed[name]]}: remove one")
+            taken[placed[name]] = name
+            if copy_file(source / name, home / placed[name]) != sha256:
+                raise DataError(f"{source / name} changed while it was read: deliver it again")
+
+    def _refuse_foreign(self, home: Path) -> None:
+        """Files that the reader would pass over, and vectors, which come with the bundle."""
+        read = set(self._reader.sources(home)) - set(self._reader.artifact_vectors(home).values())
+        foreign = [p for p in walk_files(home) if p not in read]
+        if foreign:
+            raise DataError(f"{foreign[0]} is no file that a drop of {self._dataset.name} can bring: remove it")
+
+    def _deliveries(self) -> list[Delivery]:
+        kinds = ("drop", "correction")
+        return [self._delivery(n, r) for n, r in enumerate(self.records()) if r["kind"] in kinds]
+
+    def _delivery(self, number: int, record: Mapping[str, Any]) -> Delivery:
+        folder = self._book / FILES / files_digest(record["files"])[:KEY_DIGITS]
+        files = {record["placed"][name]: sha256 for name, sha256 in record["files"].items()}
+        return Delivery(
+            kind=record["kind"],
+            number=number,
+            day=date.fromisoformat(record["day"]),
+            arrived=_ms(record["arrived"]),
+            watermark_hours=float(record["watermark_hours"]),
+            files=record["files"],
+            placed=record["placed"],
+            split=self._splits.made(self._dataset, {"files": files}, lambda out: self._cut_again(folder, files, out)),
+        )
+
+    def _cut_again(self, folder: Path, files: Mapping[str, str], out: Path) -> None:
+        """Cuts kept files anew (the split is only a cache), if they still are what the ledger says."""
+        paths = [folder / name for name in files]
+        if not all(p.is_file() for p in paths) or self._splits.hashes(folder, paths) != dict(files):
+            raise LakeError(f"{folder} no longer holds what {self.ledger} says: restore it from a backup")
+        self._reader.split(folder, self._dataset, out, None)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One process at a time takes in."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._home / "lock", is_singleton=True):
+            yield
+
+    def _adopt(self) -> None:
+        """Moves the folder of a log with the same bundle whose data root is no longer where it was to this root."""
+        if self.ledger.exists() or not self._home.is_dir():
+            return
+        with self._lock():
+            for path in sorted(self._home.glob(f"*/{ledger.LEDGER}")):
+                places = [e.record for e in ledger.entries(path) if e.record["kind"] in ("opened", "moved")]
+                moved = places[0]["bundle"] == digest(self._bundle) and not Path(places[-1]["root"]).is_dir()
+                if moved and not self._book.exists():
+                    path.parent.rename(self._book)
+                    ledger.append(
+                        self.ledger, {"kind": "moved", "root": str(self._root.resolve()), "at": iso(now_ms())}
+                    )
+
+
+def _short(error: DataError, drop: Drop) -> str:
+    """The error's text without the path that the drop's name says already."""
+    return str(error).replace(f"{drop.path}/", "").replace(f"{drop.path} ", "")
+
+
+def _in_terms_of(message: str, home: Path, source: Path, placed: Mapping[str, str]) -> str:
+    """A reader's message about the copies, told of the delivered files."""
+    for name, place in placed.items():
+        message = message.replace(str(home / place), str(source / name))
+    return message.replace(str(home), str(source))
+
+
+def _ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)

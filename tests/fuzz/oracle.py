@@ -1,0 +1,132 @@
+"""What a raw day must become, reckoned a second time in plain Python.
+
+Belongs here: the rules of canonical clicks and impressions over rows, independent of the readers' code. Does not belong
+here: how a layout's rows become these (`subjects`).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ml import schema
+from ml.readers import DayTables
+
+INT32 = 2**31
+
+
+@dataclass(slots=True)
+class Expected:
+    """What of the rows of one table is published (as comparable tuples), held back, and an exact repetition."""
+
+    rows_in: int = 0
+    published: Counter[Any] = field(default_factory=Counter)
+    held_back: int = 0
+    repeated: int = 0
+
+
+def plain(path: Path, *columns: str) -> list[dict[str, Any]]:
+    """Rows of a parquet file, times as integers; none where there is no file."""
+    if not path.is_file():
+        return []
+    table = pq.read_table(path)
+    for name in table.column_names:
+        if pa.types.is_timestamp(table.schema.field(name).type):
+            table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int64()))
+    return table.select([c for c in columns if c in table.column_names] if columns else table.column_names).to_pylist()
+
+
+def fits_int32(*codes: int | None) -> bool:
+    """Whether all codes are unknown or 32-bit integers."""
+    return all(c is None or -INT32 <= c < INT32 for c in codes)
+
+
+def is_id(*ids: int | None) -> bool:
+    """Whether all ids are known and not negative."""
+    return all(i is not None and i >= 0 for i in ids)
+
+
+def clicks(rows: list[tuple[Any, Any, Any, bool]], start: int, end: int) -> Expected:
+    """Of rows (time ms, user, article, representable)."""
+    result = Expected(len(rows))
+    for time, user, article, fits in rows:
+        if fits and is_id(user, article) and time is not None and start <= time < end:
+            result.published[(time, user, article)] += 1
+        else:
+            result.held_back += 1
+    result.repeated = result.published.total() - len(result.published)
+    result.published = Counter(set(result.published))
+    return result
+
+
+def impressions(rows: list[tuple[Any, ...]], start: int, end: int) -> Expected:
+    """Of rows (time ms, id, user, inview, clicked, further ...)."""
+    result = Expected(len(rows))
+    distinct: Counter[Any] = Counter()
+    for time, number, user, inview, clicked, *more in rows:
+        shown, chosen = inview or [], clicked or []
+        sound = is_id(number, user) and time is not None and start <= time < end
+        if sound and shown and is_id(*shown) and set(chosen) <= set(shown):
+            distinct[(time, number, user, tuple(shown), tuple(chosen), *more)] += 1
+        else:
+            result.held_back += 1
+    result.repeated = distinct.total() - len(distinct)
+    by_id = Counter(row[1] for row in distinct)
+    result.held_back += sum(n - 1 for number, n in by_id.items() if number != 0)
+    result.published = Counter({number: (n if number == 0 else 1) for number, n in by_id.items()})
+    return result
+
+
+def losses(name: str, tables: DayTables, expected: Expected, found: Counter[Any]) -> list[str]:
+    """How a day's table differs from what was expected of it."""
+    counts = tables.counts[name]
+    held_back = tables.quarantine["table"].to_pylist().count(name)
+    pairs = {
+        "rows in": (counts["rows_in"], expected.rows_in),
+        "quarantined": (counts["quarantined"], expected.held_back),
+        "quarantine table": (held_back, expected.held_back),
+        "duplicates": (counts["duplicates"], expected.repeated),
+        "published": (counts["published"], expected.published.total()),
+        "table": (len(getattr(tables, name)), expected.published.total()),
+    }
+    said = [f"{name}: {what} {ours}, expected {wanted}" for what, (ours, wanted) in pairs.items() if ours != wanted]
+    return said if found == expected.published else [*said, f"{name}: other rows than expected"]
+
+
+def published_clicks(tables: DayTables) -> Counter[Any]:
+    """Clicks of a day as (time, user, article)."""
+    columns = (tables.clicks[c] for c in (schema.CLICK_TIME, schema.USER_ID, schema.ARTICLE_ID))
+    return Counter(zip(*(c.cast(pa.int64()).to_pylist() for c in columns), strict=True))
+
+
+def broken_promises(tables: DayTables, start: int, end: int) -> list[str]:
+    """What of the contract of canonical tables does not hold: schemas, order, uniqueness, ranges."""
+    said = []
+    for name, wanted in (
+        ("articles", schema.ARTICLES), ("clicks", schema.CLICKS), ("impressions", schema.IMPRESSIONS),
+        ("quarantine", schema.QUARANTINE),
+    ):  # fmt: skip
+        if not getattr(tables, name).schema.equals(wanted):
+            said.append(f"{name}: another schema")
+        getattr(tables, name).validate(full=True)
+    order = list(published_clicks(tables))
+    if order != sorted(order) or len(order) != len(tables.clicks):
+        said.append("clicks: not sorted and unique")
+    times = [tables.impressions[schema.CLICK_TIME].cast(pa.int64()).to_pylist(), [t for t, _, _ in order]]
+    if any(not start <= t < end for column in times for t in column):
+        said.append("a time outside the day")
+    read = [t for t in tables.clicks[schema.READ_TIME].to_pylist() if t is not None]
+    if any(not 0 <= t < float("inf") for t in read):
+        said.append("clicks: a read time that is negative or no number")
+    ids = tables.articles[schema.ARTICLE_ID].to_pylist()
+    published = tables.articles[schema.PUBLISHED].cast(pa.int64()).to_pylist()
+    if len(set(ids)) < len(ids) or list(zip(published, ids, strict=True)) != sorted(zip(published, ids, strict=True)):
+        said.append("articles: not sorted and unique")
+    if any(p >= end for p in published):
+        said.append("articles: published after the day")
+    if any(len(row) > 300_000 for row in tables.quarantine["row"].to_pylist()):
+        said.append("quarantine: a row that carries a large cell whole")
+    return said

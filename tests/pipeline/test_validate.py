@@ -1,0 +1,150 @@
+"""`newsrec validate`, and the README's way from a CSV file to a report."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ml import simulator
+from ml.errors import DataError, UsageError
+from pipeline.validate import dataset_of
+from resources.lake import Lake, Ref
+from tests.ml import bundles
+from tests.ml.bundles import globo_click, write_hour
+from tests.ml.test_readers_mind import small
+from tests.ml.test_readers_own_log import OSLO, click, write_log
+
+ROOT = Path(__file__).parents[2]
+LAST = " && newsrec run"
+
+
+def shell(home: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in `home`, with `newsrec` and `python` of this environment and a lake there."""
+    tools = home / "tools"
+    tools.mkdir(exist_ok=True)
+    for name, arguments in (("newsrec", "-m pipeline.cli "), ("python", "")):
+        (tools / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments}"$@"\n')
+        (tools / name).chmod(0o755)
+    (home / "dagster").mkdir(exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("NEWSREC_")} | {
+        "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "DAGSTER_HOME": str(home / "dagster"),
+        "NEWSREC_LAKE": str(home / "lake"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+    }
+    return subprocess.run(
+        ["bash", "-c", command], cwd=home, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_folder_is_known_by_its_files(tmp_path):
+    bundles.synthetic_bundle(tmp_path / "ebnerd")
+    write_hour(tmp_path / "globo", 0, [globo_click(0, 1, "2017-10-01 03:00", 5, "2017-10-01 03:00")])
+    small(tmp_path / "mind")
+    for name in ("ebnerd", "globo", "mind"):
+        assert dataset_of(tmp_path / name, None).name == name
+    (tmp_path / "ebnerd" / "oracle").mkdir()
+    assert dataset_of(tmp_path / "ebnerd", None).name == "simulated"
+    log = write_log(tmp_path / "own", clicks=[click(1, 2, "2023-05-01 08:00")])
+    assert {dataset_of(log, asked).name for asked in (None, "own", "paper")} == {"paper"}
+    with pytest.raises(UsageError, match="calls the log 'paper'"):
+        dataset_of(log, "times")
+    with pytest.raises(UsageError, match="layout of no dataset"):
+        dataset_of(tmp_path, None)
+    with pytest.raises(UsageError, match="unknown dataset 'nonsense'"):
+        dataset_of(tmp_path, "nonsense")
+    (log / "log.toml").unlink()
+    with pytest.raises(DataError, match=r"log\.toml cannot be read"):
+        dataset_of(log, None)
+
+
+def test_exit_codes_and_report(tmp_path):
+    log = write_log(tmp_path / "log", clicks=[click(1, 2, "2023-05-01 08:00"), click(-1, 2, "2023-05-01 08:00")])
+    done = shell(tmp_path, f"newsrec validate {log}")
+    assert done.returncode == 2 and "row 2: " in done.stdout and "negative_id" in done.stdout
+    report = json.loads(shell(tmp_path, f"newsrec validate {log} --json").stdout)
+    assert not report["clean"] and report["errors"][0]["examples"][0]["row"] == 2
+    write_log(log, clicks=[click(1, 2, "2023-05-01 08:00")])
+    done = shell(tmp_path, f"newsrec validate {log} --json")
+    assert done.returncode == 0 and json.loads(done.stdout)["clean"]
+    write_log(log, OSLO)
+    done = shell(tmp_path, f"newsrec validate {log} --json")
+    assert (
+        done.returncode == 2 and "times without a zone" in json.loads(done.stdout)["errors"][0]["examples"][0]["value"]
+    )
+    done = shell(tmp_path, "newsrec validate nowhere")
+    assert done.returncode == 2 and "no such folder" in done.stderr
+    assert not (tmp_path / "lake").exists()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with the `clicks.csv` of simulated readers."""
+    folder = tmp_path_factory.mktemp("readme")
+    simulator.simulate(folder / "simulated", "tiny", 3)
+    shown = pl.concat([pl.read_parquet(p) for p in sorted(folder.glob("simulated/*/behaviors.parquet"))])
+    rows = shown.select(
+        pl.col("user_id").alias("user"),
+        pl.col("article_ids_clicked").alias("article"),
+        pl.col("impression_time").dt.to_string("%Y-%m-%d %H:%M:%S").alias("time"),
+    ).explode("article")
+    rows.drop_nulls().unique(maintain_order=True).write_csv(folder / "clicks.csv")
+    return folder
+
+
+def example() -> str:
+    """The README's lines."""
+    text = (ROOT / "README.md").read_text().split("## From a CSV of clicks to RQ1 tables")[1]
+    found = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_readme_example_makes_a_log_that_keeps_the_contract(home):
+    lines = example()
+    assert len(lines.splitlines()) <= 10 and LAST in lines
+    done = shell(home, lines.split(LAST)[0])
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    rows = len((home / "clicks.csv").read_text().splitlines()) - 1
+    assert f"clicks: {rows:,} rows in, {rows:,} published" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_readme_example_ends_in_rq1_tables_and_lists_can_be_synthesised(home):
+    log = home / "data"
+    if log.exists():
+        log.rename(home / "data_before")
+    done = shell(home, example())
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "RQ1" in done.stdout and "RQ2" not in done.stdout
+    report = json.loads(shell(home, "newsrec metrics --dataset mypaper --json").stdout)
+    assert report["models"]["popular_15"]["rq1"]["thesis"]["recall@20"]["value"] > 0.1
+    assert not report["models"]["popular_15"]["rq2"] and not report["synthetic_inview"]
+
+    toml = home / "data" / "mypaper" / "log.toml"
+    toml.write_text(toml.read_text() + '[inview]\nsynthesise = "uniform"\nlength = 6\n')
+    run = "newsrec run --dataset own --data-root data/mypaper --models popular_60,random"
+    done = shell(home, run)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "random (synthetic)" in done.stdout and "RQ2" in done.stdout
+    report = json.loads(shell(home, "newsrec metrics --dataset mypaper --json").stdout)
+    made = "synthetic: uniform among clicks of the last 60 min, 6 long, seed 1"
+    assert report["synthetic_inview"] == made and any(made in note for note in report["notes"])
+    assert all(m["synthetic_inview"] == made for m in report["models"].values())
+    assert abs(report["models"]["random"]["rq2"]["auc"]["value"] - 0.5) < 0.05
+    lake = Lake(home / "lake")
+    (partition,) = lake.partitions("mypaper", "evaluation_report")
+    page = lake.require(Ref("mypaper", "evaluation_report", partition)).file("report.html").read_text()
+    assert "synthetic in-view lists" in page and "random (synthetic)" in page
+    for query in (
+        "SELECT DISTINCT synthetic_inview AS s FROM impressions",
+        "SELECT DISTINCT synthetic_inview AS s FROM inview",
+    ):
+        found = json.loads(shell(home, f'newsrec sql --dataset mypaper --json "{query}"').stdout)
+        assert made in {row["s"] for row in found}
