@@ -54,9 +54,9 @@ def simulate(
     """Writes the bundle of `size` (a name in SIZES), `preset` (a name in PRESETS) and `seed` to the folder `out`.
 
     Equal size, preset and seed give equal bytes, with any number of `workers` (threads; all cores by default). A bundle
-    of theirs that is there already is left as it is, another bundle is replaced. `progress(done, total)` is called after
-    each simulated day. Raises UsageError for an unknown size or preset, a negative seed, no workers, or an `out` that
-    holds anything but a bundle.
+    of theirs that is there already is left as it is, another bundle is replaced. `progress(done, total)` is called
+    after each simulated day. Raises UsageError for an unknown size or preset, a negative seed, no workers, or an `out`
+    that holds anything but a bundle.
     """
     wanted, behaviour = size_named(size), preset_named(preset)
     if seed < 0:
@@ -128,7 +128,7 @@ def write_bundle(
     with ExitStack() as files:
         days = _Days(folder, play, files)
         behind = files.enter_context(ThreadPoolExecutor(1))
-        written = behind.submit(int)
+        written = behind.submit(lambda: None)
         for day in range(size.days):
             log = play.day(day)
             written.result()

@@ -11,6 +11,7 @@ A bundle is read in pieces; eight bytes a click stay in memory.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,10 @@ LIFECYCLE_CLICKS = 1_000
 """Least clicks of an article whose lifecycle counts (document 1, Fig. A.2)."""
 GRID = np.linspace(0, 1, 1001)
 """Cumulative shares of articles at which Lorenz curves are averaged."""
-FILES = ("articles.parquet", *(f"{s}/{name}.parquet" for s in ("train", "validation") for name in ("history", "behaviors")))
+FILES = (
+    "articles.parquet",
+    *(f"{s}/{name}.parquet" for s in ("train", "validation") for name in ("history", "behaviors")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,7 @@ def _windows(log: Clicks, top: int = 5) -> tuple[float, float, float]:
     curve, share, articles, windows = np.zeros(len(GRID)), 0.0, 0, 0
     quarter = log.time // (60 * WINDOW)
     cuts = np.concatenate([[0], np.flatnonzero(np.diff(quarter)) + 1, [len(quarter)]])
-    for first, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for first, end in pairwise(cuts.tolist()):
         counts = np.bincount(log.article[first:end])
         counts = np.sort(counts[counts > 0])
         curve += lorenz(counts)
@@ -189,9 +193,9 @@ def _windows(log: Clicks, top: int = 5) -> tuple[float, float, float]:
 
 
 def _lifecycle(log: Clicks) -> tuple[float, float]:
-    """Median hours from publication to 90 % of an article's clicks (document 1, Eq. A.4), and the minute of age with the
-    most clicks (five-minute mean), of articles with 1,000 clicks that appeared in the log a day before its end at the
-    latest (App. A.2.1, Fig. A.2); NaN where there is none."""
+    """Median hours from publication to 90 % of an article's clicks (document 1, Eq. A.4), and the minute of age with
+    the most clicks (five-minute mean), of articles with 1,000 clicks that appeared in the log a day before its end at
+    the latest (App. A.2.1, Fig. A.2); NaN where there is none."""
     order = np.argsort(log.article, kind="stable")
     rows, first, counts = np.unique(log.article[order], return_index=True, return_counts=True)
     last = log.time[order[first + np.ceil(0.9 * counts).astype(np.int64) - 1]].astype(np.int64)
@@ -284,7 +288,9 @@ def report(out: Path, impressions: int = 20_000, clicks: int = 2_000) -> tuple[d
         bounds = None if usual is None else (usual[0] - 3 * usual[1], usual[0] + 3 * usual[1])
         if size == "large" and preset == "tabloid" and target is not None:
             bounds = (target.low, target.high)
-        verdict = "" if bounds is None or np.isnan(value) else ("inside" if bounds[0] <= value <= bounds[1] else "OUTSIDE")
+        verdict = (
+            "" if bounds is None or np.isnan(value) else ("inside" if bounds[0] <= value <= bounds[1] else "OUTSIDE")
+        )
         lines.append(
             (
                 name,

@@ -57,13 +57,14 @@ class Library(NamedTuple):
 
 
 class Audience(NamedTuple):
-    """The readers: interests float32 [N, K]; what they have read, int32 [N, REMEMBERED] and counts int32 [N]."""
+    """The readers: interests float32 [N, K]; the last REMEMBERED articles that they read, int32 [N, REMEMBERED], of `reads`
+    (int32 [N]) in all."""
 
     interests: np.ndarray
     subscriber: np.ndarray
     home: np.ndarray
     read: np.ndarray
-    count: np.ndarray
+    reads: np.ndarray
 
 
 class Law(NamedTuple):
@@ -89,10 +90,10 @@ class Law(NamedTuple):
 
 
 class Played(NamedTuple):
-    """Room for what is played, ROUND places a session: `count` int32 [S] of them used; the other columns as in
+    """Room for what is played, ROUND places a session, `used` int32 [S] of them; the other columns as in
     `play.DayLog`, [S * ROUND] or [S * ROUND, width]; `alive` bool [S]: the session goes on."""
 
-    count: np.ndarray
+    used: np.ndarray
     alive: np.ndarray
     event: np.ndarray
     rows: np.ndarray
@@ -149,9 +150,7 @@ def _fill(chosen: np.ndarray, wanted: int, cumulative: np.ndarray, size: int, ke
 
 
 @nb.njit(cache=True)
-def _related(
-    rows: np.ndarray, found: int, wanted: int, page: int, library: Library, key: np.uint64
-) -> int:
+def _related(rows: np.ndarray, found: int, wanted: int, page: int, library: Library, key: np.uint64) -> int:
     """Adds up to `wanted` articles of the main topic of article `page` to the `found` ones of `rows`; draws 144 on."""
     topic = library.topic[page]
     known, tries, end = library.topic_known[topic], 0, found + wanted
@@ -174,7 +173,7 @@ def _match(wanted: np.ndarray, library: Library, row: int) -> float:
     total = np.float32(0)
     for k in range(len(wanted)):
         total += wanted[k] * library.topics[row, k]
-    return total
+    return float(total)
 
 
 @nb.njit(cache=True)
@@ -210,16 +209,16 @@ def _pick(weight: np.ndarray, size: int, total: float, skip: int, u: float) -> i
 
 @nb.njit(cache=True)
 def _remember(audience: Audience, user: int, row: int) -> None:
-    audience.read[user, audience.count[user] % REMEMBERED] = row
-    audience.count[user] += 1
+    audience.read[user, audience.reads[user] % REMEMBERED] = row
+    audience.reads[user] += 1
 
 
 @nb.njit(cache=True)
 def _has_read(audience: Audience, user: int, row: int) -> bool:
-    for j in range(min(audience.count[user], REMEMBERED)):
-        if audience.read[user, j] == row:
-            return True
-    return False
+    known, j = min(audience.reads[user], REMEMBERED), 0
+    while j < known and audience.read[user, j] != row:
+        j += 1
+    return j < known
 
 
 @nb.njit(nogil=True, cache=True)
@@ -245,12 +244,12 @@ def play(
     utility, liking = np.empty(MAX_INVIEW, np.float64), np.empty(MAX_INVIEW, np.float64)
     for s in range(first, last):
         event = state[s]
-        out.count[s], out.alive[s] = 0, True
+        out.used[s], out.alive[s] = 0, True
         user = event.user
         home = audience.home[user]
         price = law.premium_open if audience.subscriber[user] else law.premium_locked
         _taste(event.mood, user, home, page, audience, law, wanted, match, taste)
-        while out.alive[s] and event.time < end and out.count[s] < ROUND:
+        while out.alive[s] and event.time < end and out.used[s] < ROUND:
             key = mix(seed ^ mix(np.uint64(event.session) * np.uint64(1024) + np.uint64(event.step)))
             minute = (event.time - begin) // 60
             total = 0.0
@@ -319,7 +318,7 @@ def _taste(
 @nb.njit(cache=True)
 def _impression(
     s: int,
-    event: np.void,
+    event: np.record,
     user: int,
     rows: np.ndarray,
     utility: np.ndarray,
@@ -332,7 +331,7 @@ def _impression(
     out: Played,
 ) -> None:
     """Draws the click of a list and its reading, writes both, and moves `event` to the session's next impression."""
-    at = s * ROUND + out.count[s]
+    at = s * ROUND + out.used[s]
     best, total = utility[:length].max(), 0.0
     for j in range(length):
         utility[j] = np.exp(utility[j] - best)
@@ -352,7 +351,7 @@ def _impression(
     browse = min(max(np.rint(np.exp(2.6 + 0.7 * _normal(key, 5))), 1.0), 300.0)
     out.event[at] = event
     out.read[at], out.scroll[at], out.browse[at] = read, scroll, browse
-    out.count[s] += 1
+    out.used[s] += 1
     event.time += int(browse + read) + 1 + int(9 * _uniform(key, 7))
     event.page = row if _uniform(key, 8) < law.below_article else -1
     event.read, event.scroll = read, scroll

@@ -34,9 +34,7 @@ def log_life(age_minutes: np.ndarray, tau: np.ndarray, rise_minutes: float) -> n
         return np.log(-np.expm1(-age / rise_minutes)) - age / tau
 
 
-def front_page(
-    articles: Articles, feedback: np.ndarray, begin: int, end: int, law: Behaviour
-) -> Page:
+def front_page(articles: Articles, feedback: np.ndarray, begin: int, end: int, law: Behaviour) -> Page:
     """The page of [begin, end) seconds: the strongest of recent days by clicks so far (`feedback` float64 [A], recent
     clicks), quality and age, and what appears in the block. Slots are filled anew every minute, by strength."""
     first, now, last = np.searchsorted(articles.published, [begin - RECENT_DAYS * SECONDS_PER_DAY, begin, end])
@@ -44,7 +42,9 @@ def front_page(
     steady = law.strength_feedback * np.log1p(200 * feedback / max(feedback.sum(), 1.0))
     steady += law.strength_quality * articles.quality
     at = (begin + end) / 2
-    strength = steady[recent] + _aging(articles, recent, np.array([at]), law.strength_life, law.strength_breaking, law)[0]
+    strength = (
+        steady[recent] + _aging(articles, recent, np.array([at]), law.strength_life, law.strength_breaking, law)[0]
+    )
     front = recent[np.argsort(-strength, kind="stable")[: law.front_page]]
     rows = np.concatenate([np.sort(front), np.arange(now, last)])
     minutes = np.arange(begin, end, 60)

@@ -144,9 +144,7 @@ class Play:
         np.maximum.at(self._last_start, events["user"], events["time"])
         return events[keep]
 
-    def _block(
-        self, begin: int, end: int, library: Library, audience: Audience, pool: ThreadPoolExecutor
-    ) -> DayLog:
+    def _block(self, begin: int, end: int, library: Library, audience: Audience, pool: ThreadPoolExecutor) -> DayLog:
         """Plays a block: all sessions together, a few impressions each, until none is left before `end`; by time."""
         self._feedback *= 0.5 ** ((end - begin) / 60 / self.behaviour.feedback_half_life)
         page = front_page(self.articles, self._feedback, begin, end, self.behaviour)
@@ -178,13 +176,12 @@ class Play:
     ) -> Played:
         """The next impressions of the sessions `state`, which moves on."""
         out = _room(len(state))
-        context = (state, begin, end, self._key, page, library, audience, self._law, out)
-        shares = [(first, min(first + SHARE, len(state))) for first in range(0, len(state), SHARE)]
-        if len(shares) == 1 or self._workers == 1:
-            play(0, len(state), *context)
-        else:
-            for done in [pool.submit(play, *share, *context) for share in shares]:
-                done.result()
+
+        def share(first: int) -> None:
+            last = min(first + SHARE, len(state))
+            play(first, last, state, begin, end, self._key, page, library, audience, self._law, out)
+
+        list(pool.map(share, range(0, len(state), SHARE)))
         return out
 
 
@@ -206,7 +203,7 @@ def _room(sessions: int) -> Played:
 
 def _used(out: Played) -> DayLog:
     """The places of a round that were used."""
-    at = np.flatnonzero((np.arange(ROUND) < out.count[:, None]).ravel())
+    at = np.flatnonzero((np.arange(ROUND) < out.used[:, None]).ravel())
     return DayLog(*(column[at] for column in out[2:]))
 
 

@@ -66,8 +66,8 @@ class Articles:
 @dataclass(frozen=True, slots=True)
 class Readers:
     """Readers in order of `user_id` (int64 [N]). `activity` float64 [N], sums to 1; `interests` float32 [N, K] as of
-    the first day; `device` int8, `subscriber`, `sso` bool, `gender`, `postcode`, `age` int8 (-1 unknown) [N]; `home` int8
-    [N], the row of `text.PLACES` where they live."""
+    the first day; `device` int8, `subscriber`, `sso` bool, `gender`, `postcode`, `age` int8 (-1 unknown) [N]; `home`
+    int8 [N], the row of `text.PLACES` where they live."""
 
     user_id: np.ndarray
     activity: np.ndarray

@@ -212,8 +212,8 @@ class ClickStore:
         self._days = {day: clicks for day, clicks in self._days.items() if day >= first_day}
 
     def write_history(self, path: Path, first_day: int, end_day: int) -> None:
-        """The clicks of days [first_day, end_day) as frozen histories, one row a reader who clicked; READERS readers at a
-        time."""
+        """The clicks of days [first_day, end_day) as frozen histories, one row a reader who clicked; READERS readers
+        at a time."""
         path.parent.mkdir(parents=True, exist_ok=True)
         days = [self._days[day] for day in range(max(first_day, 0), end_day)]
         with pq.ParquetWriter(path, HISTORY, compression="zstd") as writer:
