@@ -16,12 +16,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ml.errors import UsageError
-from ml.oracle import FOLDER
 from ml.simulator.config import VERSION, Behaviour, Size, preset_named, size_named
 from ml.simulator.play import DayLog, Play
 from ml.simulator.write import ORACLE_INVIEW, ClickStore, DayWriter, articles_table, write_latent, write_table
 
 MARKER = "simulation.json"
+FOLDER = "oracle"
+"""The sealed truth's place in a bundle, as `ml.oracle` knows it."""
 HISTORY_DAYS = 28
 """A split's histories reach back so many days."""
 Progress = Callable[[int, int], None]

@@ -75,7 +75,7 @@ class Behaviour:
     life_scale: float = 1.1
     life_spread: float = 1.1
     breaking_share: float = 0.02
-    rise_minutes: float = 1.0
+    rise_minutes: float = 1.2
     breaking_minutes: float = 90.0
     local_share: float = 0.0
     # readers
@@ -91,14 +91,14 @@ class Behaviour:
     strength_feedback: float = 0.15
     strength_breaking: float = 1.5
     slot_offset: float = 14.0
-    slot_power: float = 2.2
+    slot_power: float = 1.9
     exposure_match: float = 2.5
     exposure_local: float = 0.0
     feedback_half_life: float = 20.0
     inview_median: float = 9.5
     related: int = 5
     # clicks
-    click_quality: float = 1.65
+    click_quality: float = 1.75
     click_life: float = 0.6
     click_match: float = 4.3
     click_local: float = 0.0

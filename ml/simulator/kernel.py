@@ -57,8 +57,8 @@ class Library(NamedTuple):
 
 
 class Audience(NamedTuple):
-    """The readers: interests float32 [N, K]; the last REMEMBERED articles that they read, int32 [N, REMEMBERED], and the
-    number of all that they read, `reads` int32 [N]."""
+    """The readers: interests float32 [N, K]; the REMEMBERED articles that they read last, int32 [N, REMEMBERED], and
+    how many they have read in all, `reads` int32 [N]."""
 
     interests: np.ndarray
     subscriber: np.ndarray
