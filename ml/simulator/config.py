@@ -98,7 +98,7 @@ class Behaviour:
     inview_median: float = 9.5
     related: int = 5
     # clicks
-    click_quality: float = 1.75
+    click_quality: float = 1.7
     click_life: float = 0.6
     click_match: float = 4.3
     click_local: float = 0.0
