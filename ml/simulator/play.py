@@ -152,7 +152,7 @@ class Play:
         library.topic_known[:] = np.bincount(self.articles.topic[:known], minlength=len(TOPICS))
         parts = [_empty_log()]
         while True:
-            due = self._pending["time"] < end
+            due = self._due(end)
             if not due.any():
                 break
             state = self._pending[due]
@@ -163,6 +163,16 @@ class Play:
         log = log.of(np.lexsort((log.event["session"], log.event["time"])))
         self._feedback += np.bincount(log.clicked[:, 0], minlength=len(self.articles))
         return log
+
+    def _due(self, end: int) -> np.ndarray:
+        """Which pending sessions are played next, bool: those with an impression before `end`, and of a reader's the
+        first, since what is read in it is remembered in the one after. It ends before that one starts."""
+        due = np.flatnonzero(self._pending["time"] < end)
+        order = due[np.lexsort((self._pending["session"][due], self._pending["user"][due]))]
+        user = self._pending["user"][order]
+        first = np.zeros(len(self._pending), dtype=bool)
+        first[order[np.append(-1, user[:-1]) != user]] = True
+        return first
 
     def _round(
         self,
