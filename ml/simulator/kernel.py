@@ -4,7 +4,8 @@ Belongs here: the draws of a session (docs/simulator.md, sections 3 to 5). Does 
 (`page`), which sessions there are (`play`).
 
 Every random number is a function of (seed, session, impression, place in the sequence) alone, and a reader has one
-session at a time. So sessions may be played in any order, by any number of threads, with the same outcome.
+session at a time (`play` sees to it). So sessions may be played in any order, by any number of threads, with the same
+outcome.
 """
 
 from typing import NamedTuple
