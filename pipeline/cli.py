@@ -299,7 +299,7 @@ def validate(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="folder to write")],
-    size: Annotated[str, typer.Option(help="tiny, demo, small or large")] = "demo",
+    size: Annotated[str, typer.Option(help="tiny, demo, small, week or large")] = "demo",
     seed: Annotated[int, typer.Option(min=0)] = 1,
     preset: Annotated[str, typer.Option(help="tabloid or regional")] = "tabloid",
     workers: Annotated[
