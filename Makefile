@@ -40,10 +40,10 @@ seeds: setup
 	  $(BIN)/newsrec run --dataset simulated --data-root data/demo-$$seed --seed $$seed || exit 1; \
 	done
 
-# What the simulator shows over ten seeds: the table of ml/simulator/expected.py.
+# What the simulator shows over several seeds: the table of ml/simulator/expected.py.
 calibrate: setup
 	$(BIN)/python -m ml.simulator.calibrate --size tiny --seeds 11-20
-	$(BIN)/python -m ml.simulator.calibrate --size demo --seeds 11-20
+	$(BIN)/python -m ml.simulator.calibrate --size demo --seeds 11-16
 
 ui: setup
 	NEWSREC_DATASET=$${NEWSREC_DATASET:-simulated} NEWSREC_DATA_ROOT=$${NEWSREC_DATA_ROOT:-$(DEMO)} $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
