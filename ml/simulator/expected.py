@@ -59,7 +59,7 @@ EXPECTED: dict[tuple[str, str], dict[str, tuple[float, float]]] = {
         "oracle_inview_auc": (0.8467, 0.003),
         "popular_15_recall@20": (0.75742, 0.015),
         "personal_recall@20": (0.81458, 0.013),
-        "clicks_per_day": (30479, 3e+02),
+        "clicks_per_day": (30479, 3e02),
         "clicked_articles_15_min": (62.551, 1.1),
     },
 }
