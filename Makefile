@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 DEMO := data/simulated
 SEED ?= 1
 
-.PHONY: setup run test test-slow fuzz seeds ui clean
+.PHONY: setup run test test-slow fuzz seeds calibrate ui clean
 
 setup: $(VENV)/.installed
 
@@ -43,6 +43,11 @@ seeds: setup
 	  NEWSREC_LAKE=$(CURDIR)/lake-seeds/$$seed MLFLOW_TRACKING_URI=sqlite:///$(CURDIR)/lake-seeds/$$seed.db \
 	  $(BIN)/newsrec run --dataset simulated --data-root data/demo-$$seed --seed $$seed || exit 1; \
 	done
+
+# What the simulator shows over several seeds: the table of ml/simulator/expected.py.
+calibrate: setup
+	$(BIN)/python -m ml.simulator.calibrate --size tiny --seeds 11-20
+	$(BIN)/python -m ml.simulator.calibrate --size demo --seeds 11-16
 
 ui: setup
 	NEWSREC_DATASET=$${NEWSREC_DATASET:-simulated} NEWSREC_DATA_ROOT=$${NEWSREC_DATA_ROOT:-$(DEMO)} $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1

@@ -16,6 +16,12 @@ from ml.errors import DataError
 FOLDER = "oracle"
 
 
+def folder_of(root: Path) -> Path | None:
+    """The `oracle/` folder of the bundle at `root`, None where it has none. Nothing in it is opened."""
+    folder = Path(root) / FOLDER
+    return folder if folder.is_dir() else None
+
+
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Offsets int64 [n + 1] and flat values of a list column."""
     lists = column.combine_chunks()
@@ -33,15 +39,13 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray:
 class Oracle:
     """True click probabilities of in-view lists, and what readers and articles are.
 
-    `impression` int64 [I] sorted; the list of impression i is `article[offsets[i]:offsets[i + 1]]` (int64 article ids,
-    in the order shown) with `probability` (float32, sums to 1) beside it. `user` int64 [N] sorted with `interests`
-    float32 [N, K] as of the last day; `article_id` int64 [A] in order of publication with `topics` float32 [A, K].
+    `impression` int64 [I] sorted, all that the oracle knows; their lists stay in the file until they are asked for.
+    `user` int64 [N] sorted with `interests` float32 [N, K] as of the last day; `article_id` int64 [A] in order of
+    publication with `topics` float32 [A, K].
     """
 
+    folder: Path
     impression: np.ndarray
-    offsets: np.ndarray
-    article: np.ndarray
-    probability: np.ndarray
     user: np.ndarray
     interests: np.ndarray
     article_id: np.ndarray
@@ -50,18 +54,15 @@ class Oracle:
     @classmethod
     def open(cls, root: Path) -> "Oracle":
         """The oracle of the bundle at `root`. Raises DataError if the bundle has none."""
-        folder = Path(root) / FOLDER
-        if not folder.is_dir():
-            raise DataError(f"{folder} is missing: only simulated bundles have an oracle")
-        inview = pq.read_table(folder / "inview.parquet")
-        readers = pq.read_table(folder / "readers.parquet")
-        articles = pq.read_table(folder / "articles.parquet")
-        offsets, article = _flat(inview.column("articles"))
+        folder = folder_of(root)
+        if folder is None:
+            raise DataError(f"{Path(root) / FOLDER} is missing: only simulated bundles have an oracle")
+        inview = pq.read_table(folder / "inview.parquet", columns=["impression_id"])
+        readers = pq.read_table(folder / "readers.parquet", columns=["user_id", "interests_last_day"])
+        articles = pq.read_table(folder / "articles.parquet", columns=["article_id", "topics"])
         return cls(
+            folder,
             inview.column("impression_id").to_numpy(),
-            offsets,
-            article,
-            _flat(inview.column("probability"))[1],
             readers.column("user_id").to_numpy(),
             _matrix(readers.column("interests_last_day")),
             articles.column("article_id").to_numpy(),
@@ -69,14 +70,34 @@ class Oracle:
         )
 
     def inview(self, impressions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lists of `impressions` (int64 [B]): offsets int64 [B + 1] into flat article ids (int64) and true click
-        probabilities (float32). Raises DataError naming an impression that the oracle does not know."""
+        """Lists of `impressions` (int64 [B]), articles in the order shown: offsets int64 [B + 1] into flat article ids
+        (int64) and true click probabilities (float32, a list's sum is 1). Reads one row group (a day) at a time. Raises
+        DataError naming an impression that the oracle does not know."""
         wanted = np.asarray(impressions, dtype=np.int64)
         at = np.searchsorted(self.impression, wanted).clip(max=max(len(self.impression) - 1, 0))
         unknown = wanted[self.impression[at] != wanted] if len(self.impression) else wanted
         if len(unknown):
             raise DataError(f"the oracle knows nothing of impression {unknown[0]}: is it of another bundle?")
-        lengths = self.offsets[at + 1] - self.offsets[at]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        flat = np.repeat(self.offsets[at] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return offsets, self.article[flat], self.probability[flat]
+        rows, asked = np.unique(at, return_inverse=True)
+        lengths, articles, probability = self._rows(rows)
+        starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+        offsets = np.concatenate([[0], np.cumsum(lengths[asked])])
+        flat = np.repeat(starts[asked] - offsets[:-1], lengths[asked]) + np.arange(offsets[-1])
+        return offsets, articles[flat], probability[flat]
+
+    def _rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lengths, flat articles and probabilities of the sorted `rows` of the file."""
+        lengths, articles, probability = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        first = 0
+        with pq.ParquetFile(self.folder / "inview.parquet") as file:
+            for group in range(file.num_row_groups):
+                end = first + file.metadata.row_group(group).num_rows
+                inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
+                if len(inside):
+                    table = file.read_row_group(group, columns=["articles", "probability"]).take(pa.array(inside))
+                    offsets, ids = _flat(table.column("articles"))
+                    lengths.append(np.diff(offsets))
+                    articles.append(ids)
+                    probability.append(_flat(table.column("probability"))[1])
+                first = end
+        return np.concatenate(lengths), np.concatenate(articles), np.concatenate(probability)

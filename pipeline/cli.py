@@ -304,9 +304,13 @@ def validate(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="folder to write")],
-    size: Annotated[str, typer.Option(help="tiny, demo, small or large")] = "demo",
+    size: Annotated[str, typer.Option(help="tiny, demo, small, week or large")] = "demo",
     seed: Annotated[int, typer.Option(min=0)] = 1,
-    report: Annotated[bool, typer.Option("--report", help="print the log's statistics")] = False,
+    preset: Annotated[str, typer.Option(help="tabloid or regional")] = "tabloid",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="threads, all cores by default; the bytes do not depend on it")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="print figures beside target and expected value")] = False,
 ) -> None:
     """Write a simulated log in EB-NeRD's layout, with a sealed oracle beside it."""
     from ml import simulator
@@ -315,7 +319,7 @@ def simulate(
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out}: {error.strerror}: choose a folder that can be written") from error
-    summary = simulator.simulate(out, size, seed, progress=lambda done, of: say(f"day {done} of {of}"))
+    summary = simulator.simulate(out, size, seed, lambda done, of: say(f"day {done} of {of}"), preset, workers)
     state = "written" if summary.generated else "already there, left as it is"
     say(f"{out}: {summary.clicks:,} clicks of {summary.readers:,} readers in {summary.days} days, {state}")
     if report:

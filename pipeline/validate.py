@@ -12,6 +12,7 @@ from ml.log_check import LogReport, check_log, undeclared
 from ml.own_log import declared_dataset
 from ml.readers.breaches import Breach
 from ml.readers.own_log import LOG_FILE
+from resources.source import sealed_folder
 
 
 def report_on(root: Path, asked: str | None, progress: Callable[[str], None]) -> LogReport:
@@ -50,7 +51,7 @@ def _layouts(root: Path) -> list[str]:
     found = []
     if any((root / s / "behaviors.parquet").is_file() or (root / s / "history.parquet").is_file()
            for s in ("train", "validation", "test")):  # fmt: skip
-        found.append("simulated" if (root / "oracle").is_dir() else "ebnerd")
+        found.append("ebnerd" if sealed_folder(root) is None else "simulated")
     if any(root.glob("clicks/clicks_hour_*")):
         found.append("globo")
     if any((root / s / "behaviors.tsv").is_file() for s in ("", "train", "dev", "test")):

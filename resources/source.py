@@ -23,6 +23,12 @@ from resources.splits import Splits
 ORACLE = "oracle"
 
 
+def sealed_folder(root: Path) -> Path | None:
+    """The sealed `oracle/` folder of a simulated bundle at `root`, None where it has none. Nothing in it is opened."""
+    path = root / ORACLE
+    return path if path.is_dir() else None
+
+
 def no_progress(_message: str) -> None:
     """For callers who do not watch."""
 
@@ -81,8 +87,7 @@ class DatasetSource:
 
     def oracle(self, dataset: Dataset) -> Path | None:
         """The simulator's sealed `oracle/` folder, None where the source has none."""
-        path = self.root(dataset) / ORACLE
-        return path if path.is_dir() else None
+        return sealed_folder(self.root(dataset))
 
     def oracle_digest(self, dataset: Dataset) -> str | None:
         """Digest of the oracle's files, None where there are none."""

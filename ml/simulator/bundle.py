@@ -8,6 +8,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +16,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ml.errors import UsageError
-from ml.simulator.config import VERSION, Size, size_named
-from ml.simulator.play import Play
+from ml.simulator.config import VERSION, Behaviour, Size, preset_named, size_named
+from ml.simulator.play import DayLog, Play
 from ml.simulator.write import ORACLE_INVIEW, ClickStore, DayWriter, articles_table, write_latent, write_table
 
 MARKER = "simulation.json"
-HISTORY_DAYS = 21
+FOLDER = "oracle"
+"""The sealed truth's place in a bundle, as `ml.oracle` knows it."""
+HISTORY_DAYS = 28
+"""A split's histories reach back so many days."""
 Progress = Callable[[int, int], None]
 
 
@@ -29,6 +33,7 @@ class Summary:
     """What a bundle holds: all `clicks` of its log, the `impressions` of train and validation. `generated` is False
     when the bundle was already there."""
 
+    preset: str
     size: str
     seed: int
     readers: int
@@ -39,25 +44,35 @@ class Summary:
     generated: bool
 
 
-def simulate(out: Path, size: str, seed: int, progress: Progress | None = None) -> Summary:
-    """Writes the bundle of `size` ("tiny", "demo", "small", "large") and `seed` to the folder `out`.
+def simulate(
+    out: Path,
+    size: str,
+    seed: int,
+    progress: Progress | None = None,
+    preset: str = "tabloid",
+    workers: int | None = None,
+) -> Summary:
+    """Writes the bundle of `size` (a name in SIZES), `preset` (a name in PRESETS) and `seed` to the folder `out`.
 
-    Equal size and seed give equal bytes; a bundle of theirs that is there already is left as it is, another bundle is
-    replaced. `progress(done, total)` is called after each simulated day. Raises UsageError for an unknown size, a
-    negative seed, or an `out` that holds anything but a bundle.
+    Equal size, preset and seed give equal bytes, with any number of `workers` (threads; all cores by default). A bundle
+    of theirs that is there already is left as it is, another bundle is replaced. `progress(done, total)` is called
+    after each simulated day. Raises UsageError for an unknown size or preset, a negative seed, no workers, or an `out`
+    that holds anything but a bundle.
     """
-    wanted = size_named(size)
+    wanted, behaviour = size_named(size), preset_named(preset)
     if seed < 0:
         raise UsageError(f"the seed must not be negative: {seed}")
+    if workers is not None and workers < 1:
+        raise UsageError(f"the number of workers must be positive: {workers}")
     out = Path(out)
     marker = _marker(out)
-    if marker is not None and _identity(marker) == (size, seed, VERSION) and _intact(out, marker):
+    if marker is not None and _identity(marker) == (preset, size, seed, VERSION) and _intact(out, marker):
         return Summary(**marker["summary"], generated=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         staged = Path(scratch) / "new"
         staged.mkdir()
-        summary = _write(staged, wanted, seed, progress)
+        summary = write_bundle(staged, wanted, seed, preset, behaviour, progress, workers)
         if marker is not None:
             out.rename(Path(scratch) / "old")
         staged.rename(out)
@@ -87,9 +102,9 @@ def _marker(out: Path) -> dict | None:
     return marker
 
 
-def _identity(marker: dict) -> tuple[str, int, int]:
-    """What the bundle was made from."""
-    return marker["size"], marker["seed"], marker["version"]
+def _identity(marker: dict) -> tuple[str, str, int, int]:
+    """What the bundle was made from; the first version had one preset."""
+    return marker.get("preset", "tabloid"), marker["size"], marker["seed"], marker["version"]
 
 
 def _intact(out: Path, marker: dict) -> bool:
@@ -100,33 +115,64 @@ def _intact(out: Path, marker: dict) -> bool:
     )
 
 
-def _write(folder: Path, size: Size, seed: int, progress: Progress | None) -> Summary:
-    """Plays the log and writes it to the empty `folder`, the marker last."""
-    play = Play(size, seed)
-    store = ClickStore(play)
-    clicks, impressions = 0, 0
-    starts = {"train": size.history_days, "validation": size.history_days + size.train_days}
-    ends = {"train": starts["validation"], "validation": size.days}
-    (folder / "oracle").mkdir()
+def write_bundle(
+    folder: Path,
+    size: Size,
+    seed: int,
+    preset: str,
+    behaviour: Behaviour,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Summary:
+    """Plays the log and writes it to the empty `folder`, the marker last. A day is written while the next is played."""
+    play = Play(size, seed, behaviour, workers)
     with ExitStack() as files:
-        oracle = files.enter_context(pq.ParquetWriter(folder / "oracle" / "inview.parquet", ORACLE_INVIEW))
-        writers = {split: files.enter_context(DayWriter(folder / split, oracle, play)) for split in starts}
+        days = _Days(folder, play, files)
+        behind = files.enter_context(ThreadPoolExecutor(1))
+        written = behind.submit(lambda: None)
         for day in range(size.days):
             log = play.day(day)
-            clicks += store.add(log)
-            for split, writer in writers.items():
-                if starts[split] <= day < ends[split]:
-                    writer.write(log, impressions + 1)
-                    impressions += len(log)
+            written.result()
+            written = behind.submit(days.write, day, log)
             if progress is not None:
                 progress(day + 1, size.days)
-    for split, start in starts.items():
-        store.write_history(folder / split / "history.parquet", start - HISTORY_DAYS, start)
-    write_table(articles_table(play.articles, store, seed), folder / "articles.parquet")
-    write_latent(folder / "oracle", play.articles, play.readers, play.interests)
-    summary = Summary(size.name, seed, size.readers, len(play.articles), size.days, clicks, impressions, True)
+        written.result()
+    write_table(articles_table(play.articles, days.store, seed), folder / "articles.parquet")
+    write_latent(folder / FOLDER, play.articles, play.readers, play.interests)
+    counts = (size.readers, len(play.articles), size.days, days.clicks, days.impressions)
+    summary = Summary(preset, size.name, seed, *counts, True)
     _write_marker(folder, summary)
     return summary
+
+
+class _Days:
+    """The files that grow day by day: behaviors and the oracle's probabilities, and histories once they are whole."""
+
+    def __init__(self, folder: Path, play: Play, files: ExitStack) -> None:
+        size = play.size
+        self.store, self.clicks, self.impressions = ClickStore(play), 0, 0
+        self._folder = folder
+        train = size.history_days
+        validation = train + size.train_days
+        self._spans = {"train": (train, validation), "validation": (validation, size.days)}
+        (folder / FOLDER).mkdir()
+        oracle = files.enter_context(pq.ParquetWriter(folder / FOLDER / "inview.parquet", ORACLE_INVIEW))
+        self._writers = {s: files.enter_context(DayWriter(folder / s, oracle, play)) for s in self._spans}
+
+    def write(self, day: int, log: DayLog) -> None:
+        """Adds a day; days come in order."""
+        last = self._spans["validation"][0]
+        for split, (first, end) in self._spans.items():
+            if day == first:
+                self.store.write_history(self._folder / split / "history.parquet", first - HISTORY_DAYS, first)
+            if first <= day < end:
+                self._writers[split].write(log, self.impressions + 1)
+                self.impressions += len(log)
+        self.clicks += self.store.count(log)
+        if day < last:
+            self.store.keep(day, log)
+        if day >= self._spans["train"][0]:
+            self.store.forget(last - HISTORY_DAYS if day < last else day)
 
 
 def _write_marker(folder: Path, summary: Summary) -> None:
@@ -137,6 +183,7 @@ def _write_marker(folder: Path, summary: Summary) -> None:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         files[path.relative_to(folder).as_posix()] = {"sha256": digest, "bytes": path.stat().st_size}
     marker = {
+        "preset": summary.preset,
         "size": summary.size,
         "seed": summary.seed,
         "version": VERSION,

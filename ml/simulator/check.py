@@ -1,110 +1,215 @@
 """Does a bundle look like a newspaper? Its statistics, and how well simple rankings do on it.
 
-Belongs here: `report` and its figures, computed from the files of a bundle, the oracle among them. Does not
-belong here: evaluation of models (`ml.evaluate`); what the model's constants are (`config`).
+Belongs here: `figures`, computed from the files of a bundle, the oracle among them, and `report`, the same beside
+their targets. Does not belong here: evaluation of models (`ml.evaluate`); what the figures should be (`expected`).
 
 Rankings are strict: a prediction in minute m knows the clicks of minutes before m. "Personal" adds the reader's
 true interests to popularity, so that its distance to popularity alone is the room there is for personal models.
+A bundle is read in pieces; eight bytes a click stay in memory.
 """
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ml.clock import MS_PER_DAY, MS_PER_HOUR, minute_of
 from ml.errors import DataError
 from ml.oracle import Oracle
-from ml.simulator.world import stream
+from ml.simulator.config import VERSION
+from ml.simulator.expected import EXPECTED, TARGETS
+from ml.simulator.world import SECONDS_PER_DAY, stream
 
 WINDOW = 15
-TOP = 20
+"""Minutes of a popularity window."""
 LONG_WINDOW = 60
+TOP = 20
 MATCH = 4.0
 """Weight of true interest beside log popularity in the personal ranking."""
+LIFECYCLE_CLICKS = 1_000
+"""Least clicks of an article whose lifecycle counts (document 1, Fig. A.2)."""
+GRID = np.linspace(0, 1, 1001)
+"""Cumulative shares of articles at which Lorenz curves are averaged."""
+FILES = (
+    "articles.parquet",
+    *(f"{s}/{name}.parquet" for s in ("train", "validation") for name in ("history", "behaviors")),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
-    """All clicks of a bundle by time: `time` (ms), `article` rows of `article_id` and `published` (ms), int64; and the
-    validation impressions: `shown` flat rows with `offsets`, `clicked` the first clicked row, `user`, `at` (ms)."""
+class Clicks:
+    """All clicks of a bundle by time: `time` uint32 seconds since the epoch, `article` int32 rows of `article_id`
+    (ascending) and `published` (seconds), int64."""
 
     time: np.ndarray
     article: np.ndarray
     article_id: np.ndarray
     published: np.ndarray
+
+    @property
+    def age(self) -> np.ndarray:
+        """Age of the article at each click, float32 minutes."""
+        return ((self.time.astype(np.int64) - self.published[self.article]) / 60).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """A sample of validation impressions: `impression`, `user`, `at` (seconds) int64; `clicked` article rows, the first
+    of `clicks` clicks."""
+
     impression: np.ndarray
     user: np.ndarray
     at: np.ndarray
-    page: np.ndarray
-    offsets: np.ndarray
-    shown: np.ndarray
-    clicks: np.ndarray
     clicked: np.ndarray
+    clicks: np.ndarray
 
 
-def _ms(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    return column.cast(pa.timestamp("ms")).cast(pa.int64()).to_numpy()
+def figures(root: Path, impressions: int = 20_000, clicks: int = 2_000) -> dict[str, float]:
+    """Figures of the bundle at `root`, by name.
+
+    Rankings are measured on at most `impressions` in-view lists and `clicks` next clicks of the validation days, always
+    the same ones. Raises DataError if the bundle is incomplete or has no oracle.
+    """
+    for name in FILES:
+        if not (root / name).is_file():
+            raise DataError(f"{root / name} is missing: {root} is no complete bundle")
+    oracle = Oracle.open(root)
+    log, shares = _load(root)
+    lists = _sample(root, log, impressions)
+    gini, top, articles = _windows(log)
+    hours, minutes = _lifecycle(log)
+    recent = slice(int(np.searchsorted(log.time, lists.at.min() - 60 * LONG_WINDOW - 60)), None)
+    near = Clicks(log.time[recent], log.article[recent], log.article_id, log.published)
+    days = round(float(log.time[-1] - log.time[0]) / SECONDS_PER_DAY)
+    return {
+        "gini_15_min": gini,
+        "top_5_share_15_min": top,
+        "lifecycle_median_hours": hours,
+        "lifecycle_peak_minutes": minutes,
+        **shares,
+        "clicked_age_median_hours": float(np.median(log.age)) / 60,
+        **_inview(near, lists, oracle),
+        **_recall(near, lists, oracle, clicks),
+        "clicks_per_day": len(log.time) / max(days, 1),
+        "clicked_articles_15_min": articles,
+    }
 
 
-def _load(root: Path) -> Log:
-    """Reads a bundle: earlier clicks from the validation histories, later ones from the validation behaviors."""
-    paths = [root / name for name in ("articles.parquet", "validation/behaviors.parquet", "validation/history.parquet")]
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"{path} is missing: {root} is no complete bundle")
-    articles = pq.read_table(paths[0], columns=["article_id", "published_time"])
-    behaviors, history = pq.read_table(paths[1]), pq.read_table(paths[2])
+def _seconds(column: pa.Array) -> np.ndarray:
+    return column.cast(pa.int64()).to_numpy() // 1_000_000
+
+
+def _batches(path: Path, *columns: str) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(200_000, columns=list(columns))
+
+
+def _load(root: Path) -> tuple[Clicks, dict[str, float]]:
+    """The clicks of the history before train, of train and of validation; and shares that only behaviors tell."""
+    articles = pq.read_table(root / "articles.parquet", columns=["article_id", "published_time"])
     ids = articles.column("article_id").to_numpy().astype(np.int64)
-    shown = behaviors.column("article_ids_inview").combine_chunks()
-    clicked = behaviors.column("article_ids_clicked").combine_chunks()
-    clicks = clicked.value_lengths().to_numpy()
-    first = np.concatenate([[0], np.cumsum(clicks)])[:-1]
-    at = _ms(behaviors.column("impression_time"))
-    before = history.column("impression_time_fixed").combine_chunks().flatten()
-    time = np.concatenate([_ms(before), np.repeat(at, clicks)])
-    article = np.concatenate(
-        [history.column("article_id_fixed").combine_chunks().flatten().to_numpy(), clicked.flatten().to_numpy()]
+    time, article = [], []
+    for batch in _batches(root / "train/history.parquet", "impression_time_fixed", "article_id_fixed"):
+        time.append(_seconds(batch.column(0).flatten()).astype(np.uint32))
+        article.append(np.searchsorted(ids, batch.column(1).flatten().to_numpy()).astype(np.int32))
+    lengths, front, impressions = np.zeros(256, np.int64), 0, 0
+    later = 0
+    names = ("impression_time", "article_id", "article_ids_clicked", "article_ids_inview")
+    for split in ("train", "validation"):
+        for batch in _batches(root / split / "behaviors.parquet", *names):
+            clicked = batch.column(2)
+            counts = clicked.value_lengths().to_numpy()
+            time.append(np.repeat(_seconds(batch.column(0)), counts).astype(np.uint32))
+            article.append(np.searchsorted(ids, clicked.flatten().to_numpy()).astype(np.int32))
+            lengths += np.bincount(batch.column(3).value_lengths().to_numpy(), minlength=256)
+            front += int(counts[batch.column(1).is_null().to_numpy(zero_copy_only=False)].sum())
+            impressions += len(batch)
+            later += int(counts.sum())
+    when, what = np.concatenate(time), np.concatenate(article)
+    order = np.argsort(when, kind="stable")
+    log = Clicks(when[order], what[order], ids, _seconds(articles.column("published_time").combine_chunks()))
+    shares = {
+        "front_page_share": front / later,
+        "clicks_per_impression": later / impressions,
+        "inview_median": float(np.searchsorted(np.cumsum(lengths), impressions / 2)),
+    }
+    return log, shares
+
+
+def _sample(root: Path, log: Clicks, size: int) -> Lists:
+    """At most `size` validation impressions."""
+    path = root / "validation/behaviors.parquet"
+    total = pq.read_metadata(path).num_rows
+    chosen = np.sort(stream(0, 9).choice(total, min(size, total), replace=False))
+    names = ("impression_id", "user_id", "impression_time", "article_ids_clicked")
+    first, parts = 0, []
+    for batch in _batches(path, *names):
+        inside = chosen[np.searchsorted(chosen, first) : np.searchsorted(chosen, first + len(batch))] - first
+        first += len(batch)
+        parts.append(batch.take(pa.array(inside)))
+    table = pa.Table.from_batches(parts).combine_chunks()
+    clicked = table.column("article_ids_clicked").combine_chunks()
+    counts = clicked.value_lengths().to_numpy()
+    starts = np.cumsum(counts) - counts
+    return Lists(
+        table.column("impression_id").to_numpy().astype(np.int64),
+        table.column("user_id").to_numpy().astype(np.int64),
+        _seconds(table.column("impression_time").combine_chunks()),
+        np.searchsorted(log.article_id, clicked.flatten().to_numpy()[starts]),
+        counts,
     )
-    order = np.argsort(time, kind="stable")
-    return Log(
-        time[order],
-        np.searchsorted(ids, article[order]),
-        ids,
-        _ms(articles.column("published_time")),
-        behaviors.column("impression_id").to_numpy().astype(np.int64),
-        behaviors.column("user_id").to_numpy().astype(np.int64),
-        at,
-        behaviors.column("article_id").is_valid().to_numpy(),
-        np.concatenate([[0], np.cumsum(shown.value_lengths().to_numpy())]),
-        np.searchsorted(ids, shown.flatten().to_numpy()),
-        clicks,
-        np.searchsorted(ids, clicked.flatten().to_numpy()[first]),
-    )
 
 
-def _top_share(log: Log, top: int = 5) -> float:
-    """Share of clicks that falls on the `top` most clicked articles of each quarter of an hour."""
-    quarter = minute_of(log.time) // WINDOW
-    pair, counts = np.unique(quarter * len(log.article_id) + log.article, return_counts=True)
-    window = pair // len(log.article_id)
-    order = np.lexsort((-counts, window))
-    _, first = np.unique(window[order], return_index=True)
-    place = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
-    return float(counts[order][place < top].sum() / counts.sum())
+def lorenz(counts: np.ndarray) -> np.ndarray:
+    """Lorenz curve of positive click counts at GRID: the share of all clicks that the least clicked articles have, by
+    their share of the articles (document 1, App. A.2.1)."""
+    cumulative = np.concatenate([[0], np.cumsum(np.sort(counts))])
+    return np.interp(GRID, np.linspace(0, 1, len(cumulative)), cumulative / cumulative[-1])
 
 
-def _lifecycle_hours(log: Log, least: int = 20) -> float:
-    """Median hours from publication to 90 % of an article's clicks, of articles seen from their first minute on for a
-    day at least, with `least` clicks."""
+def gini(curve: np.ndarray) -> float:
+    """Gini coefficient of a Lorenz curve at GRID (document 1, Eq. A.3), by the trapezoid rule."""
+    return float(1 - 2 * np.trapezoid(curve, GRID))
+
+
+def _windows(log: Clicks, top: int = 5) -> tuple[float, float, float]:
+    """Over quarters of an hour: Gini of the mean Lorenz curve of the articles clicked in a window (document 1, Eq. A.3
+    and Fig. 3.2), mean share of the `top` most clicked, mean number of articles."""
+    curve, share, articles, windows = np.zeros(len(GRID)), 0.0, 0, 0
+    quarter = log.time // (60 * WINDOW)
+    cuts = np.concatenate([[0], np.flatnonzero(np.diff(quarter)) + 1, [len(quarter)]])
+    for first, end in pairwise(cuts.tolist()):
+        counts = np.bincount(log.article[first:end])
+        counts = np.sort(counts[counts > 0])
+        curve += lorenz(counts)
+        share += counts[-top:].sum() / counts.sum()
+        articles += len(counts)
+        windows += 1
+    return gini(curve / windows), float(share / windows), articles / windows
+
+
+def _lifecycle(log: Clicks) -> tuple[float, float]:
+    """Median hours from publication to 90 % of an article's clicks (document 1, Eq. A.4), and the minute of age with
+    the most clicks (five-minute mean), of articles with 1,000 clicks that appeared in the log a day before its end at
+    the latest (App. A.2.1, Fig. A.2); NaN where there is none."""
     order = np.argsort(log.article, kind="stable")
     rows, first, counts = np.unique(log.article[order], return_index=True, return_counts=True)
-    last = log.time[order][first + np.ceil(0.9 * counts).astype(np.int64) - 1]
+    last = log.time[order[first + np.ceil(0.9 * counts).astype(np.int64) - 1]].astype(np.int64)
     published = log.published[rows]
-    whole = (counts >= least) & (published >= log.time[0]) & (published <= log.time[-1] - MS_PER_DAY)
-    return float(np.median((last - published)[whole]) / MS_PER_HOUR) if whole.any() else float("nan")
+    whole = (published >= log.time[0]) & (published <= int(log.time[-1]) - SECONDS_PER_DAY)
+    whole &= counts >= LIFECYCLE_CLICKS
+    if not whole.any():
+        return float("nan"), float("nan")
+    chosen = np.zeros(len(log.article_id), dtype=bool)
+    chosen[rows[whole]] = True
+    age = log.age[chosen[log.article]]
+    by_minute = np.bincount(age[age < 180].astype(np.int64), minlength=180)
+    peak = np.argmax(np.convolve(by_minute, np.ones(5), mode="valid")) + 2.5
+    return float(np.median((last - published)[whole]) / 3600), float(peak)
 
 
 def _auc(positive: np.ndarray, scores: np.ndarray, offsets: np.ndarray, is_positive: np.ndarray) -> float:
@@ -121,20 +226,20 @@ def _personal(short: np.ndarray, long: np.ndarray, age_minutes: np.ndarray, matc
     return np.log(popularity) + MATCH * match
 
 
-def _inview(log: Log, oracle: Oracle, sample: int) -> dict[str, float]:
+def _inview(log: Clicks, lists: Lists, oracle: Oracle) -> dict[str, float]:
     """In-view AUC of popularity, of it with interest, and of the true probabilities, on impressions with one click."""
-    single = np.flatnonzero(log.clicks == 1)
-    chosen = np.sort(stream(0, 9).permutation(single)[:sample])
-    offsets, articles, truth = oracle.inview(log.impression[chosen])
+    chosen = np.flatnonzero(lists.clicks == 1)
+    offsets, articles, truth = oracle.inview(lists.impression[chosen])
     rows = np.searchsorted(log.article_id, articles)
     owner = np.repeat(np.arange(len(chosen)), np.diff(offsets))
-    positive = rows == log.clicked[chosen][owner]
-    span = int(minute_of(log.time[-1])) + 2
-    keys = np.sort(log.article * span + minute_of(log.time))
-    ask = rows * span + minute_of(log.at[chosen])[owner]
+    positive = rows == lists.clicked[chosen][owner]
+    at = lists.at[chosen]
+    span = int(log.time[-1]) // 60 + 2
+    keys = np.sort(log.article.astype(np.int64) * span + log.time // 60)
+    ask = rows * span + (at // 60)[owner]
     short, long = (np.searchsorted(keys, ask) - np.searchsorted(keys, ask - window) for window in (WINDOW, LONG_WINDOW))
-    age = np.maximum(log.at[chosen][owner] - log.published[rows], 0) / 60_000
-    interests = oracle.interests[np.searchsorted(oracle.user, log.user[chosen])]
+    age = np.maximum(at[owner] - log.published[rows], 0) / 60
+    interests = oracle.interests[np.searchsorted(oracle.user, lists.user[chosen])]
     match = (interests[owner] * oracle.topics[rows]).sum(axis=1)
     rankings = {
         "popular_15_inview_auc": short,
@@ -144,18 +249,18 @@ def _inview(log: Log, oracle: Oracle, sample: int) -> dict[str, float]:
     return {name: _auc(s[positive], s, offsets, positive) for name, s in rankings.items()}
 
 
-def _recall(log: Log, oracle: Oracle, sample: int) -> dict[str, float]:
+def _recall(log: Clicks, lists: Lists, oracle: Oracle, size: int) -> dict[str, float]:
     """Recall@20 over the whole catalogue of popularity, and of popularity with interest, on validation clicks."""
-    chosen = np.sort(stream(0, 10).permutation(len(log.at))[:sample])
-    interests = oracle.interests[np.searchsorted(oracle.user, log.user[chosen])]
-    now = minute_of(log.at[chosen]) * 60_000
-    first, middle, last = (np.searchsorted(log.time, now - w * 60_000) for w in (LONG_WINDOW, WINDOW, 0))
+    chosen = np.sort(stream(0, 10).permutation(len(lists.at))[:size])
+    interests = oracle.interests[np.searchsorted(oracle.user, lists.user[chosen])]
+    now = lists.at[chosen] // 60 * 60
+    first, middle, last = (np.searchsorted(log.time, now - 60 * w) for w in (LONG_WINDOW, WINDOW, 0))
     available = np.searchsorted(log.published, now)
     hits = np.zeros((len(chosen), 2), dtype=bool)
-    for i, target in enumerate(log.clicked[chosen].tolist()):
+    for i, target in enumerate(lists.clicked[chosen].tolist()):
         size = available[i]
         short, long = (np.bincount(log.article[a[i] : last[i]], minlength=size)[:size] for a in (middle, first))
-        age = (now[i] - log.published[:size]) / 60_000
+        age = (now[i] - log.published[:size]) / 60
         personal = _personal(short, long, age, oracle.topics[:size] @ interests[i])
         for column, scores in enumerate((short, personal)):
             hits[i, column] = target in size - 1 - np.argsort(-scores[::-1], kind="stable")[:TOP]
@@ -163,22 +268,39 @@ def _recall(log: Log, oracle: Oracle, sample: int) -> dict[str, float]:
 
 
 def report(out: Path, impressions: int = 20_000, clicks: int = 2_000) -> tuple[dict[str, float], str]:
-    """Figures of the bundle at `out`, by name, and the same as a text table.
+    """Figures of the bundle at `out`, by name, and a text table: target and its source (of `large`), what the frozen
+    model gives at this size (mean of other seeds), what was reached, and whether that lies inside.
 
-    Rankings are measured on at most `impressions` in-view lists and `clicks` next clicks of the validation days, always
-    the same ones. Raises DataError if the bundle is incomplete or has no oracle.
+    Inside is, at `large` and preset `tabloid`, the target's range; at other sizes three standard deviations between
+    seeds. Raises DataError if the bundle is incomplete, of another version, or has no oracle.
     """
-    log = _load(Path(out))
-    oracle = Oracle.open(out)
-    figures = {
-        "clicks_per_day": len(log.time) / max(round((log.time[-1] - log.time[0]) / MS_PER_DAY), 1),
-        "clicks_per_impression": float(log.clicks.mean()),
-        "inview_median": float(np.median(np.diff(log.offsets))),
-        "top_5_share_15_min": _top_share(log),
-        "lifecycle_median_hours": _lifecycle_hours(log),
-        "front_page_share": float(1 - log.page.mean()),
-        **_inview(log, oracle, impressions),
-        **_recall(log, oracle, clicks),
-    }
-    width = max(map(len, figures))
-    return figures, "\n".join(f"{name:<{width}}  {value:>12,.4f}" for name, value in figures.items())
+    root = Path(out)
+    found = figures(root, impressions, clicks)
+    marker = json.loads((root / "simulation.json").read_text(encoding="utf-8"))
+    preset, size = marker["preset"], marker["size"]
+    if marker["version"] != VERSION:
+        raise DataError(f"{root} is of version {marker['version']} of the simulator, not {VERSION}: simulate it anew")
+    expected = EXPECTED.get((preset, size), {})
+    lines = [("figure", "target at large", "expected here", "reached", "")]
+    for name, value in found.items():
+        target = TARGETS.get(name)
+        usual = expected.get(name)
+        bounds = None if usual is None else (usual[0] - 3 * usual[1], usual[0] + 3 * usual[1])
+        if size == "large" and preset == "tabloid" and target is not None:
+            bounds = (target.low, target.high)
+        verdict = (
+            "" if bounds is None or np.isnan(value) else ("inside" if bounds[0] <= value <= bounds[1] else "OUTSIDE")
+        )
+        lines.append(
+            (
+                name,
+                "" if target is None else f"{target.low:g} to {target.high:g} ({target.source})",
+                "" if usual is None else f"{usual[0]:,.4g} ± {usual[1]:.2g}",
+                f"{value:,.4g}",
+                verdict,
+            )
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(5)]
+    head = f"{preset}, {size}, seed {marker['seed']}, model version {marker['version']}"
+    table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return found, "\n".join([head, *table])

@@ -152,6 +152,8 @@ FILLER = _words(
     "the a of in for after with on now new says why how this they his her over before about more big "
     "today people will has been year first two from another many"
 )
+PLACES = _words("Alding Bromstad Corvik Dalum Elverup Fossby Gravne Holtmark Isager Jernved Kelstrup Lindvang")
+"""Invented places of a regional newspaper."""
 SENTIMENTS = ("Negative", "Neutral", "Positive")
 
 
@@ -207,13 +209,23 @@ class Texts:
     subtitle: list[str]
     body: list[str]
 
+    @classmethod
+    def joined(cls, parts: "list[Texts]") -> "Texts":
+        """All parts one after the other."""
+        lists = ([text for part in parts for text in getattr(part, name)] for name in cls.__slots__)
+        return cls(*lists)
 
-def draw_texts(topics: np.ndarray, rng: np.random.Generator) -> Texts:
-    """Texts for the mixtures `topics` (float [A, K]): titles of 4-9 words, subtitles of 8-14, bodies of about 40."""
+
+def draw_texts(topics: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> Texts:
+    """Texts for the mixtures `topics` (float [A, K]): titles of 4-9 words, subtitles of 8-14, bodies of about 40. Where
+    `place` (int [A], row of PLACES, -1 none) is known, subtitle and body begin with its name."""
     count = len(topics)
     titles = draw_words(topics, rng.integers(4, 10, count), 0.25, rng)
     subtitles = draw_words(topics, rng.integers(8, 15, count), 0.4, rng)
     bodies = draw_words(topics, rng.integers(30, 51, count), 0.45, rng)
+    for words in (subtitles, bodies):
+        for i in np.flatnonzero(place >= 0):
+            words[i][0] = PLACES[place[i]]
     breaks = rng.integers(6, 13, (count, 9))
     ends = np.array([".", ".", ".", ".", ".", ".", "!", "?"])[rng.integers(0, 8, (count, 9))]
     return Texts(

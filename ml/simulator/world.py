@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml.simulator.config import BEHAVIOUR, DATASET, Size
-from ml.simulator.text import CATEGORIES, TOPICS
+from ml.simulator.config import DATASET, Behaviour, Size
+from ml.simulator.text import CATEGORIES, PLACES, TOPICS
 
 SECONDS_PER_DAY = 86_400
 READING_HOURS = np.array(
@@ -45,7 +45,7 @@ def draw_seconds(hours: np.ndarray, first: int, count: int, rng: np.random.Gener
 class Articles:
     """Articles in order of publication. `article_id`, `published` (seconds) int64 [A]; `topics` float32 [A, K] mixture;
     `topic`, `category` (code) int16 [A]; `quality`, `tau` (minutes) float32 [A]; `breaking`, `premium` bool [A];
-    `tone` float32 [A] in [-1, 1]."""
+    `tone` float32 [A] in [-1, 1]; `place` int8 [A], row of `text.PLACES`, -1 nowhere in particular."""
 
     article_id: np.ndarray
     published: np.ndarray
@@ -57,6 +57,7 @@ class Articles:
     breaking: np.ndarray
     premium: np.ndarray
     tone: np.ndarray
+    place: np.ndarray
 
     def __len__(self) -> int:
         return len(self.article_id)
@@ -65,7 +66,8 @@ class Articles:
 @dataclass(frozen=True, slots=True)
 class Readers:
     """Readers in order of `user_id` (int64 [N]). `activity` float64 [N], sums to 1; `interests` float32 [N, K] as of
-    the first day; `device` int8, `subscriber`, `sso` bool, `gender`, `postcode`, `age` int8 (-1 unknown) [N]."""
+    the first day; `device` int8, `subscriber`, `sso` bool, `gender`, `postcode`, `age` int8 (-1 unknown) [N]; `home`
+    int8 [N], the row of `text.PLACES` where they live."""
 
     user_id: np.ndarray
     activity: np.ndarray
@@ -76,6 +78,7 @@ class Readers:
     gender: np.ndarray
     postcode: np.ndarray
     age: np.ndarray
+    home: np.ndarray
 
     def __len__(self) -> int:
         return len(self.user_id)
@@ -94,28 +97,29 @@ def draw_dirichlet(alpha: np.ndarray, count: int, rng: np.random.Generator) -> n
 
 
 def _publication(size: Size, rng: np.random.Generator) -> np.ndarray:
-    """Sorted seconds of publication: an archive of two months, two days of warm-up, and the log's days."""
+    """Sorted seconds of publication: the archive, two days of warm-up, and the log's days."""
     warm = 2
     old = size.archive - warm * size.articles_per_day
     begin = size.day_start(-warm)
-    parts = [rng.integers(begin - 60 * SECONDS_PER_DAY, begin, old)]
+    parts = [rng.integers(begin - size.archive_days * SECONDS_PER_DAY, begin, old)]
     for day in range(-warm, size.days):
         parts.append(draw_seconds(PUBLISHING_HOURS, size.day_start(day), size.articles_per_day, rng))
     return np.sort(np.concatenate(parts))
 
 
-def draw_articles(size: Size, seed: int) -> Articles:
+def draw_articles(size: Size, seed: int, behaviour: Behaviour) -> Articles:
     """The articles of a bundle (docs/simulator.md, section 1)."""
     rng = stream(seed, 1)
     published = _publication(size, rng)
     count = len(published)
     topic = rng.choice(len(TOPICS), count, p=topic_weights())
     rest = draw_dirichlet(np.full(len(TOPICS), 0.15), count, rng)
-    topics = (1 - BEHAVIOUR.main_topic) * rest
-    topics[np.arange(count), topic] += BEHAVIOUR.main_topic
-    quality = BEHAVIOUR.quality_scale * rng.gumbel(-np.euler_gamma, 1.0, count).clip(-2.0, 6.0)
-    breaking = rng.random(count) < BEHAVIOUR.breaking_share
-    tau = np.array([t.tau_minutes for t in TOPICS])[topic] * rng.lognormal(0.0, 0.35, count)
+    topics = (1 - behaviour.main_topic) * rest
+    topics[np.arange(count), topic] += behaviour.main_topic
+    quality = behaviour.quality_scale * rng.standard_normal(count).clip(-3.0, 3.0)
+    breaking = rng.random(count) < behaviour.breaking_share
+    tau = np.array([t.tau_minutes for t in TOPICS])[topic]
+    tau = behaviour.life_scale * tau * rng.lognormal(0.0, behaviour.life_spread, count)
     code = np.array([CATEGORIES[t.category] for t in TOPICS], dtype=np.int16)
     tone = np.tanh(np.array([t.tone for t in TOPICS])[topic] + rng.normal(0.0, 0.5, count))
     return Articles(
@@ -129,31 +133,37 @@ def draw_articles(size: Size, seed: int) -> Articles:
         breaking,
         rng.random(count) < np.where(breaking, 0.0, 0.14),
         tone.astype(np.float32),
+        np.where(rng.random(count) < behaviour.local_share, rng.integers(0, len(PLACES), count), -1).astype(np.int8),
     )
 
 
-def draw_readers(size: Size, seed: int) -> Readers:
+def draw_readers(size: Size, seed: int, behaviour: Behaviour) -> Readers:
     """The readers of a bundle (docs/simulator.md, section 2)."""
     rng = stream(seed, 2)
     count = size.readers
     user_id = np.sort(10_000 + rng.choice(4 * count, count, replace=False))
-    activity = rng.lognormal(0.0, BEHAVIOUR.activity_sigma, count)
+    activity = rng.lognormal(0.0, behaviour.activity_sigma, count)
     known = rng.random(count) < 0.06
     return Readers(
         user_id.astype(np.int64),
         activity / activity.sum(),
-        draw_dirichlet(BEHAVIOUR.interest_concentration * topic_weights(), count, rng),
+        draw_dirichlet(behaviour.interest_concentration * topic_weights(), count, rng),
         rng.choice(np.array([1, 2, 3], dtype=np.int8), count, p=[0.28, 0.65, 0.07]),
-        rng.random(count) < BEHAVIOUR.subscribers,
+        rng.random(count) < behaviour.subscribers,
         rng.random(count) < 0.4,
         np.where(known, rng.integers(0, 2, count), -1).astype(np.int8),
         np.where(known, rng.integers(0, 5, count), -1).astype(np.int8),
         np.where(known, 10 * rng.integers(2, 8, count), -1).astype(np.int8),
+        rng.integers(0, len(PLACES), count).astype(np.int8),
     )
 
 
-def drift(interests: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Interests one day later: a small share is replaced by a fresh draw; float32 [N, K]."""
-    fresh = draw_dirichlet(BEHAVIOUR.interest_concentration * topic_weights(), len(interests), rng)
-    share = np.float32(BEHAVIOUR.interest_drift)
-    return (1 - share) * interests + share * fresh
+def drift(interests: np.ndarray, rng: np.random.Generator, behaviour: Behaviour) -> None:
+    """Interests one day later, in place: a few readers (`interest_drift`) find a topic that takes a Beta(1, c) share of
+    their interest. With topics drawn by their weights, Dirichlet(c weights) stays the distribution of interests
+    (Sethuraman's stick-breaking), so readers become neither more alike nor more peaked. `interests` float32 [N, K]."""
+    who = np.flatnonzero(rng.random(len(interests)) < behaviour.interest_drift)
+    topic = rng.choice(len(TOPICS), len(who), p=topic_weights())
+    share = (1 - rng.random(len(who)) ** (1 / behaviour.interest_concentration)).astype(np.float32)
+    interests[who] *= 1 - share[:, None]
+    interests[who, topic] += share

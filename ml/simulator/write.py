@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml.simulator.play import DayLog, Play
-from ml.simulator.text import CATEGORIES, SENTIMENTS, TOPICS, draw_texts
+from ml.simulator.text import CATEGORIES, PLACES, SENTIMENTS, TOPICS, Texts, draw_texts
 from ml.simulator.world import Articles, Readers, stream
 
 TIME = pa.timestamp("us")
@@ -80,6 +80,12 @@ ORACLE_INVIEW = pa.schema(
         pa.field("probability", pa.list_(pa.float32()), nullable=False),
     ]
 )
+READERS = 65_536
+"""Readers in a row group of histories."""
+UNKNOWN = 255
+"""A scroll depth that was not measured, among whole percent."""
+TEXTS = 10_000
+"""Articles whose texts are drawn together."""
 ORACLE_README = (
     "# Sealed\n\nThe simulator's truth. Evaluation alone may read it, through `ml.oracle`; no feature, sampler or "
     "model may.\n"
@@ -169,63 +175,88 @@ def behaviors_table(play: Play, log: DayLog, ids: np.ndarray, articles: np.ndarr
 
 
 class ClickStore:
-    """All clicks so far, a day at a time, in the few bytes that histories need."""
+    """The clicks that histories will hold, and the articles' totals: 15 bytes a click, each day's sorted by reader."""
 
     def __init__(self, play: Play) -> None:
         self._play = play
-        self._days: list[dict[str, np.ndarray]] = []
+        self._days: dict[int, dict[str, np.ndarray]] = {}
         articles = len(play.articles)
         self.inviews, self.pageviews = np.zeros(articles, dtype=np.int64), np.zeros(articles, dtype=np.int64)
         self.read_time = np.zeros(articles, dtype=np.float64)
 
-    def add(self, log: DayLog) -> int:
-        """Appends a day and returns its number of clicks."""
-        which, column = np.nonzero(log.clicked >= 0)
-        article = log.clicked[which, column]
-        day = {
-            "user": log.event["user"][which],
-            "article": article,
-            "time": log.event["time"][which].astype(np.uint32),
-            "read": log.read[which],
-            "scroll": log.scroll[which],
-        }
-        self._days.append(day)
-        size = len(self.inviews)
+    def count(self, log: DayLog) -> int:
+        """Adds a day to the totals and returns its number of clicks."""
+        size, clicked = len(self.inviews), log.clicked >= 0
+        article, which = log.clicked[clicked], np.nonzero(clicked)[0]
         self.inviews += np.bincount(log.rows[log.rows >= 0], minlength=size)
         self.pageviews += np.bincount(article, minlength=size)
-        self.read_time += np.bincount(article, weights=day["read"], minlength=size)
+        self.read_time += np.bincount(article, weights=log.read[which], minlength=size)
         return len(article)
 
+    def keep(self, day: int, log: DayLog) -> None:
+        """Keeps the clicks of `day` for histories; a day's clicks stay in order of time for each reader."""
+        which, column = np.nonzero(log.clicked >= 0)
+        user = log.event["user"][which]
+        order = np.argsort(user, kind="stable")
+        which, column = which[order], column[order]
+        self._days[day] = {
+            "user": user[order],
+            "article": log.clicked[which, column],
+            "time": log.event["time"][which].astype(np.uint32),
+            "read": log.read[which].astype(np.uint16),
+            "scroll": np.nan_to_num(log.scroll[which], nan=UNKNOWN).astype(np.uint8),
+        }
+
+    def forget(self, first_day: int) -> None:
+        """Lets go of the days before `first_day`."""
+        self._days = {day: clicks for day, clicks in self._days.items() if day >= first_day}
+
     def write_history(self, path: Path, first_day: int, end_day: int) -> None:
-        """The clicks of days [first_day, end_day) as frozen histories, one row a reader who clicked."""
-        days = self._days[max(first_day, 0) : end_day]
-        columns = {name: np.concatenate([day[name] for day in days]) for name in days[0]}
-        order = np.argsort(columns["user"], kind="stable")
-        user, article, time, read, scroll = (columns[name][order] for name in columns)
-        who, lengths = np.unique(user, return_counts=True)
-        articles = self._play.articles.article_id[article]
+        """The clicks of days [first_day, end_day) as frozen histories, one row a reader who clicked; READERS readers
+        at a time."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        days = [self._days[day] for day in range(max(first_day, 0), end_day)]
+        with pq.ParquetWriter(path, HISTORY, compression="zstd") as writer:
+            for first in range(0, len(self._play.readers), READERS):
+                cuts = [np.searchsorted(day["user"], [first, first + READERS]) for day in days]
+                parts = {
+                    name: np.concatenate([day[name][a:b] for day, (a, b) in zip(days, cuts, strict=True)])
+                    for name in days[0]
+                }
+                writer.write_table(self._histories(**parts))
+
+    def _histories(
+        self, user: np.ndarray, article: np.ndarray, time: np.ndarray, read: np.ndarray, scroll: np.ndarray
+    ) -> pa.Table:
+        """Clicks in order of day as one row a reader."""
+        order = np.argsort(user, kind="stable")
+        who, lengths = np.unique(user[order], return_counts=True)
+        depth = scroll[order]
         arrays = [
             pa.array(self._play.readers.user_id[who]).cast(pa.uint32()),
-            ragged(times(time), lengths, HISTORY.field(1).type),
-            ragged(unless(scroll, np.isnan(scroll), pa.float32()), lengths, HISTORY.field(2).type),
-            ragged(pa.array(articles), lengths, IDS),
-            ragged(pa.array(read), lengths, HISTORY.field(4).type),
+            ragged(times(time[order]), lengths, HISTORY.field(1).type),
+            ragged(unless(depth, depth == UNKNOWN, pa.float32()), lengths, HISTORY.field(2).type),
+            ragged(pa.array(self._play.articles.article_id[article[order]]), lengths, IDS),
+            ragged(pa.array(read[order]).cast(pa.float32()), lengths, HISTORY.field(4).type),
         ]
-        write_table(pa.table(arrays, schema=HISTORY), path)
+        return pa.table(arrays, schema=HISTORY)
 
 
 def articles_table(articles: Articles, store: ClickStore, seed: int) -> pa.Table:
     """The articles in the published layout, with their texts and the totals of the whole log."""
     rng = stream(seed, 4)
     count = len(articles)
-    texts = draw_texts(articles.topics, rng)
+    parts = [slice(first, first + TEXTS) for first in range(0, count, TEXTS)]
+    texts = Texts.joined([draw_texts(articles.topics[part], articles.place[part], rng) for part in parts])
     names = {code: name for name, code in CATEGORIES.items()}
     later = np.where(rng.random(count) < 0.2, rng.integers(300, 10_800, count), 0)
     seen = store.inviews > 0
     images = rng.integers(0, 3, count)
     label = np.digitize(articles.tone, [-0.33, 0.33])
     feature = rng.random(count) < 0.05
-    no_strings = ragged(pa.array([], pa.large_string()), np.zeros(count, dtype=np.int64), ARTICLES.field(10).type)
+    local = articles.place >= 0
+    places = np.array(PLACES)[articles.place[local]].tolist()
+    strings = ARTICLES.field("topics").type
     category = [names[code] for code in articles.category.tolist()]
     columns = {
         "article_id": pa.array(articles.article_id).cast(pa.int32()),
@@ -241,9 +272,9 @@ def articles_table(articles: Articles, store: ClickStore, seed: int) -> pa.Table
             [f"https://news.invalid/{c}/{i}" for c, i in zip(category, articles.article_id.tolist(), strict=True)],
             pa.large_string(),
         ),
-        "ner_clusters": no_strings,
-        "entity_groups": no_strings,
-        "topics": pa.array([[TOPICS[t].name] for t in articles.topic.tolist()], ARTICLES.field("topics").type),
+        "ner_clusters": ragged(pa.array(places, pa.large_string()), local, strings),
+        "entity_groups": ragged(pa.array(["LOC"] * len(places), pa.large_string()), local, strings),
+        "topics": pa.array([[TOPICS[t].name] for t in articles.topic.tolist()], strings),
         "category": pa.array(articles.category),
         "subcategory": pa.array([[100 + t] for t in articles.topic.tolist()], ARTICLES.field("subcategory").type),
         "category_str": pa.array(category, pa.large_string()),
@@ -266,6 +297,7 @@ def write_latent(folder: Path, articles: Articles, readers: Readers, interests: 
     reader_columns = {
         "user_id": pa.array(readers.user_id),
         "activity": pa.array(readers.activity),
+        "home": pa.array(readers.home),
         "interests_first_day": vectors(readers.interests),
         "interests_last_day": vectors(interests),
     }
