@@ -137,7 +137,7 @@ SNERT_QUICK = Recipe(
     feedforward=128,
     session_length=16,
     temperature=0.08,
-    logq=0.75,
+    logq=0.9,
     lambda_logdet=0.0008,
     negatives=40,
     perturbation={"popularity": Perturbation(noise=0.05)},
