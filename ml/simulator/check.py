@@ -20,20 +20,17 @@ import pyarrow.parquet as pq
 
 from ml.errors import DataError
 from ml.oracle import Oracle
+from ml.popularity_skew import WINDOW, gini, top_share
 from ml.simulator.config import VERSION
 from ml.simulator.expected import EXPECTED, TARGETS
 from ml.simulator.world import SECONDS_PER_DAY, stream
 
-WINDOW = 15
-"""Minutes of a popularity window."""
 LONG_WINDOW = 60
 TOP = 20
 MATCH = 4.0
 """Weight of true interest beside log popularity in the personal ranking."""
 LIFECYCLE_CLICKS = 1_000
 """Least clicks of an article whose lifecycle counts (document 1, Fig. A.2)."""
-GRID = np.linspace(0, 1, 1001)
-"""Cumulative shares of articles at which Lorenz curves are averaged."""
 FILES = (
     "articles.parquet",
     *(f"{s}/{name}.parquet" for s in ("train", "validation") for name in ("history", "behaviors")),
@@ -164,32 +161,18 @@ def _sample(root: Path, log: Clicks, size: int) -> Lists:
     )
 
 
-def lorenz(counts: np.ndarray) -> np.ndarray:
-    """Lorenz curve of positive click counts at GRID: the share of all clicks that the least clicked articles have, by
-    their share of the articles (document 1, App. A.2.1)."""
-    cumulative = np.concatenate([[0], np.cumsum(np.sort(counts))])
-    return np.interp(GRID, np.linspace(0, 1, len(cumulative)), cumulative / cumulative[-1])
-
-
-def gini(curve: np.ndarray) -> float:
-    """Gini coefficient of a Lorenz curve at GRID (document 1, Eq. A.3), by the trapezoid rule."""
-    return float(1 - 2 * np.trapezoid(curve, GRID))
-
-
-def _windows(log: Clicks, top: int = 5) -> tuple[float, float, float]:
+def _windows(log: Clicks) -> tuple[float, float, float]:
     """Over quarters of an hour: Gini of the mean Lorenz curve of the articles clicked in a window (document 1, Eq. A.3
-    and Fig. 3.2), mean share of the `top` most clicked, mean number of articles."""
-    curve, share, articles, windows = np.zeros(len(GRID)), 0.0, 0, 0
+    and Fig. 3.2), mean share of the five most clicked, mean number of articles."""
     quarter = log.time // (60 * WINDOW)
     cuts = np.concatenate([[0], np.flatnonzero(np.diff(quarter)) + 1, [len(quarter)]])
+    found = []
     for first, end in pairwise(cuts.tolist()):
         counts = np.bincount(log.article[first:end])
-        counts = np.sort(counts[counts > 0])
-        curve += lorenz(counts)
-        share += counts[-top:].sum() / counts.sum()
-        articles += len(counts)
-        windows += 1
-    return gini(curve / windows), float(share / windows), articles / windows
+        counts = counts[counts > 0]
+        found.append((gini(counts), top_share(counts), len(counts)))
+    inequality, share, articles = np.mean(found, axis=0).tolist()
+    return inequality, share, articles
 
 
 def _lifecycle(log: Clicks) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 from ml.errors import DataError, UsageError
 from ml.oracle import Oracle
 from ml.simulator import SIZES, Size, bundle, calibrate, check, play, report, simulate
-from ml.simulator.check import _auc, gini, lorenz
+from ml.simulator.check import _auc
 from ml.simulator.config import TABLOID, preset_named
 from ml.simulator.expected import EXPECTED
 from ml.simulator.page import log_life
@@ -206,12 +206,6 @@ def test_a_regional_newspaper_is_less_concentrated_and_more_personal(tiny, tmp_p
     assert regional["top_5_share_15_min"] < tabloid["top_5_share_15_min"] - 0.03
     room = [f["personal_recall@20"] - f["popular_15_recall@20"] for f in (tabloid, regional)]
     assert room[1] > room[0]
-
-
-def test_gini_of_equal_and_of_unequal_counts():
-    """Equal counts: 0. One of two articles has all but one of n clicks: 1/2 - 1/n."""
-    assert gini(lorenz(np.full(50, 3))) == pytest.approx(0, abs=1e-9)
-    assert gini(lorenz(np.array([1, 99]))) == pytest.approx(0.5 - 0.01, abs=1e-4)
 
 
 def test_the_report_judges_by_target_or_by_other_seeds(tiny, monkeypatch):
