@@ -89,12 +89,16 @@ def read_log_file(root: Path) -> LogFile:
     try:
         return LogFile.model_validate(tomllib.loads(content.decode("utf-8")))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = one_line(".".join(str(part) for part in first["loc"])) or "the file"
-        said = one_line(first["msg"].removeprefix("Value error, "))
-        raise DataError(f"{printable(path)}: {where}: {said}; see docs/own_log.md") from error
+        said = "; ".join(_said(e["loc"], e["msg"]) for e in error.errors())
+        raise DataError(f"{printable(path)}: {said}; see docs/own_log.md") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{printable(path)} is no TOML file ({one_line(error)}): see docs/own_log.md") from error
+
+
+def _said(where: tuple[int | str, ...], what: str) -> str:
+    """One breach of the declaration: the entry and what it should be."""
+    entry = one_line(".".join(str(part) for part in where)) or "the file"
+    return f"{entry}: {one_line(what.removeprefix('Value error, '))}"
 
 
 def declared_dataset(root: Path) -> Dataset:

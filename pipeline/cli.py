@@ -419,7 +419,10 @@ def _print_table(table: "pa.Table", limit: int = 100) -> None:
     shown = Table(*table.column_names, box=None)
     for row in table.slice(0, limit).to_pylist():
         shown.add_row(*(_short(v) for v in row.values()))
-    Console().print(shown, markup=False)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, Console(width=10_000).measure(shown).maximum))
+    console.print(shown, markup=False)
     if len(table) > limit:
         print(f"{len(table):,} rows, the first {limit} shown: use --json for all, or LIMIT")
 

@@ -84,9 +84,8 @@ def render(answer: dict[str, Any], explain: bool) -> str:
     source = answer["checkpoint"] or "no checkpoint needed"
     lines = [f"reader {answer['user']} at {answer['at']}, {answer['model']} ({source})"]
     if explain:
-        lines.append(
-            "read last: " + ("; ".join(h["title"] or str(h["article_id"]) for h in answer["history"]) or "nothing")
-        )
+        read = [f"{h['article_id']} {h['title'] or ''}".strip() for h in answer["history"]]
+        lines.append(f"read last: {'; '.join(read) or 'nothing'}")
     for rank, a in enumerate(answer["articles"], 1):
         line = f"{rank:3d}  {a['article_id']:>9}  {a['score']:8.4f}  {a['title'] or ''}"
         if explain:

@@ -61,9 +61,9 @@ def _layouts(root: Path) -> list[str]:
 
 def render(report: LogReport) -> str:
     """The report as text."""
-    lines = [f"{report.root}: {report.dataset}, {len(report.files)} files"]
+    lines = [f"{report.root}: {report.dataset}, {_count(len(report.files), 'file')} read"]
     if report.days:
-        lines[0] += f", {len(report.days)} days from {report.days[0]} to {report.days[-1]}"
+        lines[0] += f", {_count(len(report.days), 'day')} from {report.days[0]} to {report.days[-1]}"
     for name, counts in report.tables.items():
         told = [
             f"{counts.get(k, 0):,} {k.replace('_', ' ')}" for k in ("rows_in", "published", "quarantined", "duplicates")
@@ -77,6 +77,10 @@ def render(report: LogReport) -> str:
             lines += _lines(breach)
     lines += ["", "nothing breaks the contract" if report.clean else "the contract is broken: see the errors"]
     return "\n".join(lines)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _lines(breach: Breach) -> list[str]:

@@ -5,6 +5,7 @@ computed again (`pipeline.audit.replay`).
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ AS_RECIPE = ("split", "profile", "recorded")
 
 
 def diff(root: Path, a: Address, b: Address) -> Json:
-    """Both figures and what lies between them: `data` (days and rows), `code`, `recipe`, `seed`, `environment`."""
+    """Both figures and what lies between them: `number` (parts of the addresses), `data` (days and rows), `code`,
+    `recipe`, `seed`, `environment`."""
     (first, left), (second, right) = lineage(root, a), lineage(root, b)
     return {
         "a": _side(first),
         "b": _side(second),
         "difference": None if None in (first.value, second.value) else second.value - first.value,  # type: ignore[operator]
+        "number": _asked(a, b),
         "data": _data(left, right),
         "code": _by_stage(left, right, lambda n: dict(n.publication.get("code") or (n.manifest or {}).get("code", {}))),
         "recipe": _by_stage(left, right, _recipe),
@@ -71,14 +74,15 @@ def render(found: Json) -> str:
     a, b, data = found["a"], found["b"], found["data"]
     lines = [f"A  {a['address']} = {a['value']}", f"B  {b['address']} = {b['value']}"]
     lines.append(f"B - A = {found['difference']}")
+    lines += [f"number  {k}: {v[0]} -> {v[1]}" for k, v in found["number"].items()]
     for key, title in (("days_only_a", "days only in A"), ("days_only_b", "days only in B")):
         lines += [f"data    {title}, {stage}: {_span(days)}" for stage, days in data[key].items()]
     lines += [f"data    {c['ref']}: other bytes, {c['rows_a']} rows -> {c['rows_b']}" for c in data["changed"]]
     for stage, (before, after) in data["rows"].items():
         lines.append(f"data    {stage}: {before:,} rows -> {after:,}")
     for kind in ("code", "recipe", "seed", "environment"):
-        for stage, fields in found[kind].items():
-            lines += [f"{kind:7} {stage}: {k}: {_short(v[0])} -> {_short(v[1])}" for k, v in fields.items()]
+        for stage, differing in found[kind].items():
+            lines += [f"{kind:7} {stage}: {k}: {_short(v[0])} -> {_short(v[1])}" for k, v in differing.items()]
     if len(lines) == 3:
         lines.append("nothing differs between their lineages")
     told = found.get("attribution")
@@ -93,6 +97,12 @@ def render(found: Json) -> str:
 
 def _side(number: Number) -> Json:
     return {"address": str(number.address), "value": number.value, "report": number.report}
+
+
+def _asked(a: Address, b: Address) -> dict[str, list[str]]:
+    """Parts of the two addresses that differ."""
+    pairs = {f.name: [str(getattr(a, f.name)), str(getattr(b, f.name))] for f in fields(Address)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _row(what: str, before: float | None, after: float | None, stages: list[str], why_not: str = "") -> Json:
@@ -193,9 +203,9 @@ def _by_stage(left: Graph, right: Graph, facts: Callable[[Node], Json]) -> dict[
     found: dict[str, Json] = {}
     for stage in sorted(sides[0].keys() & sides[1].keys()):
         a, b = sides[0][stage], sides[1][stage]
-        fields = {k: [a.get(k), b.get(k)] for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
-        if fields:
-            found[stage] = fields
+        differing = {k: [a.get(k), b.get(k)] for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)}
+        if differing:
+            found[stage] = differing
     return found
 
 

@@ -323,6 +323,7 @@ def test_derived_unlisted_is_what_the_split_writes(tmp_path: Path) -> None:
         (OSLO + 'first_day = "May"', "first_day: Input should be a valid date"),
         (OSLO + "first_day = 2023-05-02\nlast_day = 2023-05-01", "first_day to last_day must be 1 to 1000 days"),
         (OSLO + "colour = 1", "colour: Extra inputs are not permitted"),
+        ('name = "globo"\ncolour = 1', "meaning here.*timezone: Field required.*colour: Extra"),
         (OSLO + '[inview]\nsynthesise = "magic"', "inview.synthesise: Input should be 'popularity' or 'uniform'"),
         (OSLO + "x =", "is no TOML file"),
     ],

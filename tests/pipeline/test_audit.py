@@ -212,6 +212,7 @@ def test_diff_names_what_differs_and_nothing_else(tmp_path):
     assert (found["a"]["value"], found["b"]["value"], found["difference"]) == (0.5, 0.75, 0.25)
     assert found["seed"] == {"checkpoint/snert": {"seed": [3, 4]}}
     assert found["code"] == found["recipe"] == {}
+    assert found["number"] == {"version": [first, ""]}
     assert found["data"] == {"days_only_a": {}, "days_only_b": {}, "changed": [], "rows": {}}
     small_lake(root, recall=0.75, seed=4, clicks="corrected")
     found = diff(root, a, Address(DATASET, DAY, "rolling", "snert", METRIC))
