@@ -39,7 +39,8 @@ _EBNERD = {
         "raw_parquet",
         {
             USER_ID: "user_id", ARTICLE_ID: ("article_ids_clicked", "article_id"),
-            CLICK_TIME: ("impression_time", "time"), SESSION_ID: "session_id", IMPRESSION_ID: "impression_id",
+            CLICK_TIME: ("impression_time", "read_time", "time"), SESSION_ID: "session_id",
+            IMPRESSION_ID: "impression_id",
             schema.READ_TIME: ("next_read_time", "read_time"), schema.SCROLL: ("next_scroll_percentage", "scroll"),
             "device": "device_type", "subscriber": "is_subscriber",
         },

@@ -5,9 +5,12 @@ days (`ml.readers.ebnerd_days`), rules that hold for every layout (`ml.readers.c
 
 Rules of this layout:
 
-- Times have no zone and are UTC. Each clicked article of an impression is a click at the impression's time, whose
-  `next_read_time` and `next_scroll_percentage` are its read time and depth; each entry of a history is a click.
-- A later split's history repeats an earlier split's behaviors: of the two rows the one with the impression is kept.
+- Times have no zone and are UTC. Each clicked article of an impression is a click whose `next_read_time` and
+  `next_scroll_percentage` are its read time and depth; each entry of a history is a click.
+- An impression's time is when its list came into view. The reader clicks `read_time` seconds later, and a history
+  tells when the clicked article was opened (docs/choices.md has the measurements).
+- A later split's history repeats an earlier split's behaviors: of two rows of one reader and article within
+  `REPEATED_MS` the one with the impression is kept.
 - `test` publishes no clicks; its beyond-accuracy rows have impression id 0. Both are valid.
 - Clicks before an article's listed publication are kept: its first appearance then stands in for publication.
 """
@@ -36,8 +39,12 @@ ARTIFACTS = {
     "image": ("image_embeddings",),
 }
 """File names (without ending) of published vectors by family, the preferred one first."""
+REPEATED_MS = 3_000
+"""A history's row this near to a click of behaviors is that click: both times are rounded to seconds."""
 _IDS = pl.List(pl.Int64)
 _FIRST_SEEN = "published_is_first_seen"
+_REPEATED, _ROW = "__repeated", "__row"
+_DAY_SECONDS = 86_400.0
 
 
 class EbnerdReader(Reader):
@@ -67,7 +74,7 @@ class EbnerdReader(Reader):
         behaviors, history = (_optional(raw_day / f"{name}.parquet") for name in ("behaviors", "history"))
         if behaviors is None and history is None:
             raise DataError(f"{raw_day} holds neither behaviors.parquet nor history.parquet: split the log again")
-        clicks = canonical.clicks(_clicks_of(behaviors, history), start, end)
+        clicks = canonical.clicks(_clicks_of(behaviors, history, end), start, end)
         impressions = canonical.impressions(_impressions_of(behaviors), start, end)
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         listed = _optional(raw_day / "articles.parquet")
@@ -119,16 +126,15 @@ def _optional(path: Path) -> pl.DataFrame | None:
     return frame(path) if path.is_file() else None
 
 
-def _clicks_of(behaviors: pl.DataFrame | None, history: pl.DataFrame | None) -> pl.DataFrame:
-    """All clicks of a raw day in canonical columns."""
-    parts = [canonical.empty(schema.CLICKS)]
+def _clicks_of(behaviors: pl.DataFrame | None, history: pl.DataFrame | None, end_ms: int) -> pl.DataFrame:
+    """All clicks of a raw day, which ends at `end_ms`, in canonical columns."""
+    clicked = canonical.empty(schema.CLICKS)
     if behaviors is not None and "article_ids_clicked" in behaviors.columns:
-        clicked = behaviors.filter(pl.col("article_ids_clicked").list.len() > 0)
         impression = pl.col("impression_id")
-        rows = clicked.select(
+        rows = behaviors.filter(pl.col("article_ids_clicked").list.len() > 0).select(
             pl.col("user_id"),
             pl.col("article_ids_clicked").alias(schema.ARTICLE_ID),
-            milliseconds("impression_time").alias(schema.CLICK_TIME),
+            _click_time(end_ms).alias(schema.CLICK_TIME),
             pl.col("session_id").alias(schema.SESSION_ID),
             pl.when(impression > 0).then(impression).alias(schema.IMPRESSION_ID),
             pl.col("next_read_time").alias(schema.READ_TIME),
@@ -136,12 +142,47 @@ def _clicks_of(behaviors: pl.DataFrame | None, history: pl.DataFrame | None) -> 
             pl.col("device_type").alias("device"),
             pl.col("is_subscriber").alias("subscriber"),
             pl.col(SOURCE),
-        ).explode(schema.ARTICLE_ID)
-        parts.append(canonical.complete(rows, schema.CLICKS))
-    if history is not None:
-        rows = history.with_columns(milliseconds("time").alias(schema.CLICK_TIME)).rename({"scroll": schema.SCROLL})
-        parts.append(canonical.complete(rows, schema.CLICKS))
-    return pl.concat(parts)
+        )
+        clicked = canonical.complete(rows.explode(schema.ARTICLE_ID), schema.CLICKS)
+    if history is None:
+        return clicked
+    rows = history.with_columns(milliseconds("time").alias(schema.CLICK_TIME)).rename({"scroll": schema.SCROLL})
+    return pl.concat([clicked, _at_the_clicks_repeated(canonical.complete(rows, schema.CLICKS), clicked)])
+
+
+def _click_time(end_ms: int) -> pl.Expr:
+    """When an impression's click happened (int64 ms): at its time + `read_time` less a millisecond, so that the click
+    comes before the view of the page that it opens; at its time where `read_time` is unknown. A click belongs to the
+    log day of its impression: one after the day's end counts at the day's last millisecond."""
+    shown = milliseconds("impression_time")
+    seconds = pl.col("read_time").cast(pl.Float64)
+    waited = pl.when(seconds.is_finite() & (seconds > 0)).then(seconds).otherwise(0.0).clip(0, _DAY_SECONDS)
+    clicked = pl.max_horizontal(shown, shown + (waited * 1000).round().cast(pl.Int64) - 1)
+    return pl.when(shown < end_ms).then(pl.min_horizontal(clicked, pl.lit(end_ms - 1))).otherwise(shown)
+
+
+def _at_the_clicks_repeated(read: pl.DataFrame, clicked: pl.DataFrame) -> pl.DataFrame:
+    """Rows of histories, in order; those that repeat a click of behaviors with its time, so that they are exact
+    repetitions."""
+    keys = [schema.USER_ID, schema.ARTICLE_ID]
+    known = clicked.drop_nulls([*keys, schema.CLICK_TIME]).select(
+        *keys, schema.CLICK_TIME, pl.col(schema.CLICK_TIME).alias(_REPEATED)
+    )
+    if not len(known) or not len(read):
+        return read
+    dated = read.with_row_index(_ROW).drop_nulls([*keys, schema.CLICK_TIME]).sort(schema.CLICK_TIME)
+    near = dated.join_asof(
+        known.sort(schema.CLICK_TIME),
+        on=schema.CLICK_TIME,
+        by=keys,
+        strategy="nearest",
+        tolerance=REPEATED_MS,
+        check_sortedness=False,
+    )
+    found = near.select(_ROW, _REPEATED).drop_nulls()
+    with_times = read.with_row_index(_ROW).join(found, on=_ROW, how="left", maintain_order="left")
+    time = pl.coalesce(_REPEATED, schema.CLICK_TIME).alias(schema.CLICK_TIME)
+    return with_times.with_columns(time).select(read.columns)
 
 
 def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:

@@ -115,12 +115,13 @@ def _load(root: Path) -> tuple[Clicks, dict[str, float]]:
         article.append(np.searchsorted(ids, batch.column(1).flatten().to_numpy()).astype(np.int32))
     lengths, front, impressions = np.zeros(256, np.int64), 0, 0
     later = 0
-    names = ("impression_time", "article_id", "article_ids_clicked", "article_ids_inview")
+    names = ("impression_time", "article_id", "article_ids_clicked", "article_ids_inview", "read_time")
     for split in ("train", "validation"):
         for batch in _batches(root / split / "behaviors.parquet", *names):
             clicked = batch.column(2)
             counts = clicked.value_lengths().to_numpy()
-            time.append(np.repeat(_seconds(batch.column(0)), counts).astype(np.uint32))
+            clicked_at = _seconds(batch.column(0)) + batch.column(4).to_numpy().astype(np.int64)
+            time.append(np.repeat(clicked_at, counts).astype(np.uint32))
             article.append(np.searchsorted(ids, clicked.flatten().to_numpy()).astype(np.int32))
             lengths += np.bincount(batch.column(3).value_lengths().to_numpy(), minlength=256)
             front += int(counts[batch.column(1).is_null().to_numpy(zero_copy_only=False)].sum())

@@ -10,7 +10,7 @@ from datetime import timedelta
 from ml.datasets import dataset
 from ml.errors import UsageError
 
-VERSION = 2
+VERSION = 3
 """Raised when the same preset, size and seed would give other bytes."""
 
 DATASET = dataset("simulated")

@@ -156,7 +156,7 @@ def behaviors_table(play: Play, log: DayLog, ids: np.ndarray, articles: np.ndarr
         "impression_id": pa.array(ids).cast(pa.uint32()),
         "article_id": unless(play.articles.article_id[event["page"]], front, pa.int32()),
         "impression_time": times(event["time"]),
-        "read_time": pa.array(np.where(front, log.browse, event["read"]), pa.float32()),
+        "read_time": pa.array(log.browse, pa.float32()),
         "scroll_percentage": unless(event["scroll"], front | np.isnan(event["scroll"]), pa.float32()),
         "device_type": pa.array(event["device"]),
         "article_ids_inview": ragged(pa.array(articles), lengths, IDS),
@@ -202,10 +202,15 @@ class ClickStore:
         self._days[day] = {
             "user": user[order],
             "article": log.clicked[which, column],
-            "time": log.event["time"][which].astype(np.uint32),
+            "time": self._clicked_at(day, log)[which].astype(np.uint32),
             "read": log.read[which].astype(np.uint16),
             "scroll": np.nan_to_num(log.scroll[which], nan=UNKNOWN).astype(np.uint8),
         }
+
+    def _clicked_at(self, day: int, log: DayLog) -> np.ndarray:
+        """When the clicks of the impressions happened, int64 [n] seconds since the epoch: after the time on the list,
+        within the log day."""
+        return np.minimum(log.event["time"] + log.browse.astype(np.int64), self._play.size.day_start(day + 1) - 1)
 
     def forget(self, first_day: int) -> None:
         """Lets go of the days before `first_day`."""

@@ -74,7 +74,8 @@ def ebnerd(rng: Rng) -> Source:
             clicked = [] if split == "test" else shown[: int(rng.integers(0, 3))]
             time = _minute(rng, _SPLIT_DAYS[split])
             fixed = 0 if split == "test" and rng.random() < 0.3 else number
-            rows.append(bundles.impression(fixed, int(rng.integers(1, 5)), time, shown, clicked))
+            waited = float(rng.choice([0.0, 2.5, 14.0, 59.0, 61.0, 40_000.0]))
+            rows.append(bundles.impression(fixed, int(rng.integers(1, 5)), time, shown, clicked, read_time=waited))
         hidden = {"article_ids_clicked", "next_read_time", "next_scroll_percentage"} if split == "test" else set()
         columns = pa.schema([f for f in bundles.BEHAVIORS if f.name not in hidden])
         kept = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
@@ -168,6 +169,23 @@ def _ids(path: Path) -> list[int]:
     return [row["article_id"] for row in plain(path, "article_id")]
 
 
+def _clicked_at(row: dict[str, Any], end: int) -> int | None:
+    """The click of an impression: `read_time` after it, a millisecond before the page it opens, within the day."""
+    shown, seconds = row["impression_time"], row["read_time"]
+    if shown is None or shown >= end or seconds is None or not 0 < seconds < float("inf"):
+        return shown
+    return min(max(shown, shown + round(min(seconds, 86_400.0) * 1000) - 1), end - 1)
+
+
+def _repeated(time: int | None, user: int | None, article: int | None, clicks: list[tuple[Any, ...]]) -> int | None:
+    """The time of the click that a history's row repeats, which is the nearest within 3 s; else its own."""
+    if None in (time, user, article):
+        return time
+    same = [t for t, u, a, _ in clicks if t is not None and (u, a) == (user, article)]
+    near = [t for t in same if abs(t - time) <= 3_000]  # type: ignore[operator]
+    return min(near, key=lambda t: (abs(t - time), -t), default=time)  # type: ignore[operator]
+
+
 def _ebnerd_day(raw: Path, day: date, tables: DayTables) -> list[str]:
     """Differences between a day's tables and what its raw rows must become."""
     clock = DATASETS["ebnerd"].clock
@@ -179,8 +197,9 @@ def _ebnerd_day(raw: Path, day: date, tables: DayTables) -> list[str]:
          *(r[c] for c in wanted))
         for r in shown
     ]  # fmt: skip
-    clicks = [(r["impression_time"], r["user_id"], a, True) for r in shown for a in r.get("article_ids_clicked") or []]
-    clicks += [(r["time"], r["user_id"], r["article_id"], True) for r in plain(raw / "history.parquet")]
+    clicks = [(_clicked_at(r, end), r["user_id"], a, True) for r in shown for a in r.get("article_ids_clicked") or []]
+    read = [(r["time"], r["user_id"], r["article_id"]) for r in plain(raw / "history.parquet")]
+    clicks += [(_repeated(time, user, article, clicks), user, article, True) for time, user, article in read]
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())
     said = oracle.losses("clicks", tables, oracle.clicks(clicks, start, end), oracle.published_clicks(tables))
     said += oracle.losses("impressions", tables, oracle.impressions(impressions, start, end), ids)

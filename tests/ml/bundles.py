@@ -143,16 +143,16 @@ def write_bundle(
 
 def synthetic_bundle(root: Path, with_articles: bool = True) -> Path:
     """Three readers, six articles, data on 17, 18, 19 and 20 May 2023 (days begin at 07:00 UTC). The history of
-    validation repeats the clicks of train's behaviors."""
+    validation repeats the clicks of train's behaviors, one of them dated a second later."""
     first = [("2023-05-17 08:00", 101), ("2023-05-17 20:00", 102)]
-    read = [("2023-05-18 08:00", 103), ("2023-05-18 09:30", 102)]
+    read = [("2023-05-18 08:00", 103), ("2023-05-18 09:30:21", 102)]
     return write_bundle(
         root,
         {
             "train": [
                 impression(1, 1, "2023-05-18 08:00", [101, 102, 103], [103]),
-                impression(2, 1, "2023-05-18 09:30", [104, 102], [102], next_read_time=-5.0),
-                impression(3, 2, "2023-05-19 06:59:59", [101, 104, 105], [105, 104]),
+                impression(2, 1, "2023-05-18 09:30", [104, 102], [102], next_read_time=-5.0, read_time=20.0),
+                impression(3, 2, "2023-05-19 06:59:59", [101, 104, 105], [105, 104], read_time=30.0),
             ],
             "validation": [
                 impression(4, 2, "2023-05-19 07:00", [106, 104], [106]),

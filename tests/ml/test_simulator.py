@@ -52,6 +52,7 @@ FILES = {
     "simulation.json",
 }
 START = np.datetime64("2023-04-27T07:00", "us")
+SECOND = pl.duration(seconds=1)
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +123,20 @@ def test_days_of_the_splits(tiny):
         assert read.max() < START + first * day
 
 
+def clicked_at():
+    """An impression's click: after the seconds on its list."""
+    return pl.col("impression_time") + pl.duration(seconds=pl.col("read_time"))
+
+
 def test_histories_hold_the_clicks_of_earlier_weeks(tiny):
     """Validation's history is train's history and train's clicks, to the value."""
     key = ["user_id", "impression_time_fixed", "article_id_fixed"]
     earlier = history(tiny, "train").select("user_id", *(f"{c}_fixed" for c in ("impression_time", "article_id")))
     clicked = behaviors(tiny, "train").explode("article_ids_clicked")
+    last_second = pl.col("impression_time").dt.offset_by("-7h").dt.truncate("1d").dt.offset_by("1d7h") - SECOND
     clicked = clicked.select(
         "user_id",
-        pl.col("impression_time").alias("impression_time_fixed"),
+        pl.min_horizontal(clicked_at(), last_second).alias("impression_time_fixed"),
         pl.col("article_ids_clicked").alias("article_id_fixed"),
         pl.col("next_read_time").alias("read_time_fixed"),
         pl.col("next_scroll_percentage").alias("scroll_percentage_fixed"),
@@ -161,7 +168,7 @@ def test_sessions_are_of_one_reader_and_reading_ends_before_the_next_impression(
     log = behaviors(tiny, "validation").sort("session_id", "impression_time")
     assert log.group_by("session_id").agg(pl.col("user_id").n_unique())["user_id"].max() == 1
     assert log["session_id"].n_unique() < 0.6 * len(log)
-    known = pl.col("impression_time") + pl.duration(seconds=pl.col("next_read_time"))
+    known = clicked_at() + pl.duration(seconds=pl.col("next_read_time"))
     gaps = log.with_columns((pl.col("impression_time").shift(-1).over("session_id") - known).alias("gap"))
     assert gaps["gap"].drop_nulls().min() >= pl.select(pl.duration(seconds=0)).item()
     page = log.with_columns(pl.col("article_ids_clicked").list.first().shift(1).over("session_id").alias("last"))
