@@ -118,3 +118,50 @@ def keep(
         print(f"released: {version}")
     else:
         print(f"kept: {mark(root, ref, folder, why, asked_by(), datetime.now(UTC).isoformat(timespec='seconds'))}")
+
+
+def erase(
+    dataset: Annotated[str, typer.Option("--dataset", envvar="NEWSREC_DATASET")] = "simulated",
+    user: Annotated[int | None, typer.Option("--user", help="reader id", min=0, max=2**63 - 1)] = None,
+    why: Annotated[str, typer.Option("--why", help="the reason, for the record; no personal data")] = "",
+    request: Annotated[str, typer.Option("--request", help="name of the request; default: day and letters")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="finish requests that were interrupted; no --user")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be erased; change nothing")] = False,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase a reader: rewrite what holds their rows, leave tombstones, keep them out from now on."""
+    from pipeline.deliveries import asked_by
+    from resources.erasure import erase as erasing
+    from resources.lake import Lake
+    from resources.own_logs import learn
+
+    if (user is None) != resume or (resume and dry_run):
+        raise UsageError("give --user ID (with --dry-run to look first), or --resume alone")
+    root, now = _root(lake), datetime.now(UTC)
+    store, name = Lake(root), learn(dataset, None, root).name
+    if user is None:
+        answers = erasing.resume(store, name, asked_by(), now, _say)
+    elif dry_run:
+        answers = [erasing.look(store, name, user)]
+    else:
+        answers = [erasing.erase(store, name, user, why, asked_by(), now, _say, request)]
+    if as_json:
+        print(json.dumps(answers if resume else answers[0], indent=1))
+    else:
+        print("\n".join(_erased(a) for a in answers) or "no request is unfinished")
+
+
+def _erased(answer: dict[str, Any]) -> str:
+    """For the terminal. The reader's id is not repeated."""
+    lines = [f"{stage}: {n} rows" for stage, n in answer["rows"].items() if n]
+    lines += [f"kept drops and corrections: {answer['kept_file_rows']} rows"] if answer["kept_file_rows"] else []
+    lines += [f"model had seen the reader: {m['ref']}#{m['version']}" for m in answer["models"]]
+    for stage, found in answer["unverifiable"].items():
+        lines.append(f"rests on erased versions, cannot be replayed: {stage}: {', '.join(found[-3:])} ({len(found)})")
+    lines += [f"note  {line}" for line in answer["left"]]
+    verb = "would be" if answer["dry_run"] else "were"
+    counts = f"{len(answer['rewritten'])} partitions {verb} rewritten, {len(answer['erased'])} versions {verb} erased"
+    if answer["dry_run"]:
+        return "\n".join([*lines, f"{counts}; nothing was changed"])
+    return "\n".join([*lines, f"{counts}: request {answer['request']} of {answer['at'][:10]}"])

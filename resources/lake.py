@@ -168,7 +168,8 @@ class Lake:
         _write(staged.path / MANIFEST, canonical(manifest))
         _seal(staged.path)
         with self.publishing(), self.lock(staged.ref):
-            _require_present(inputs.values())
+            if "erased" not in record:  # what is written in an erased version's place may come from erased ones
+                _require_present(inputs.values())
             return self._make_current(staged, manifest, record)
 
     def _make_current(self, staged: Staged, made: Mapping[str, Any], record: Mapping[str, Any]) -> Version:
