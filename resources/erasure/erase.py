@@ -64,9 +64,9 @@ def look(lake: Lake, dataset: str, user: int) -> dict[str, Any]:
     """What erasing a reader would touch; nothing is changed or recorded."""
     readers = Book(lake.root, dataset).unrecorded(user)
     held = versions.holding(lake.root, dataset, readers)
-    found = Outcome("", "", Counter(versions.stages_of(held)))
+    found = Outcome("", "", +Counter(versions.stages_of(held)))
     found.rewritten = [str(h.ref) for h in held if h.current]
-    found.buried = [f"{h.ref}/{h.kept.name}" for h in held]
+    found.buried = [f"{h.ref}/{h.kept.name}" for h in reversed(held)]
     found.kept_files = deliveries.holding(lake.root, dataset, readers).total()
     _tell(walk_all(lake.root), {h.digest for h in held}, found)
     return found.json(dry_run=True)
