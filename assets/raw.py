@@ -27,16 +27,20 @@ def _recipe(dataset: Dataset, day: date, tools: Tools) -> dict[str, Any]:
 
 
 def _compute(work: Work) -> Summary:
-    rows = {}
-    for file in work.tools.source.raw_day(work.dataset, work.day, work.progress).files:
+    rows: dict[str, int] = {}
+    found = work.tools.source.raw_day(work.dataset, work.day, work.progress)
+    erased: dict[str, Any] = {"erased_rows": dict(found.erased)} if found.erased else {}
+    if found.erased:
+        work.progress(f"{sum(found.erased.values())} rows left out, erased by request: {', '.join(found.erased)}")
+    for file in found.files:
         shutil.copyfile(file, work.out / file.name)
         rows[file.name] = pq.read_metadata(file).num_rows
     held_back = work.out / "quarantine.parquet"
     if not held_back.exists():
-        return Summary(rows=rows)
+        return Summary(rows=rows, metadata=erased)
     reasons, examples = _quarantined(held_back)
     work.progress(f"rows that belong to no day: {reasons}")
-    return Summary(rows=rows, metadata={"quarantine": reasons, "quarantine_examples": examples})
+    return Summary(rows=rows, metadata={"quarantine": reasons, "quarantine_examples": examples, **erased})
 
 
 def _quarantined(file: Path) -> tuple[dict[str, int], dict[str, str]]:

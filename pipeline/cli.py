@@ -21,6 +21,7 @@ import typer
 
 from ml.errors import DataError, NewsrecError, UsageError
 from pipeline.audit.cli import audit
+from pipeline.lake_cli import erase, lake_app
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(audit, name="audit")
+app.add_typer(lake_app, name="lake")
+app.command()(erase)
 
 DatasetOption = Annotated[
     str,

@@ -9,7 +9,7 @@ them is current) and `ledger.jsonl` (every publication).
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +108,15 @@ class Lake:
             yield
 
     @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Hold the only place in the lake for moving versions in or out, across processes; taken before `lock`. While
+        it is held nothing is published, so what is reachable stays as it is."""
+        path = self.root / LOCKS / "publish.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path, is_singleton=True):
+            yield
+
+    @contextmanager
     def alone(self, dataset: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the only place for a planned run over a dataset, across processes: runs with other settings write the
         same partitions, and a step must not find inputs that another run has put there since the plan was made.
@@ -140,7 +149,8 @@ class Lake:
 
         A crash at any point leaves the version before it readable. Bytes equal to those of an existing version give
         that version with its own manifest, so that nothing downstream changes; the ledger then names the inputs and
-        the recipe of this publication. `record` is kept in the ledger only and never part of a digest.
+        the recipe of this publication. `record` is kept in the ledger only and never part of a digest. Raises LakeError
+        when an input is no longer in the lake.
         """
         files = list_files(staged.path)
         manifest = {
@@ -157,7 +167,9 @@ class Lake:
         }
         _write(staged.path / MANIFEST, canonical(manifest))
         _seal(staged.path)
-        with self.lock(staged.ref):
+        with self.publishing(), self.lock(staged.ref):
+            if "erased" not in record:  # what is written in an erased version's place may come from erased ones
+                _require_present(inputs.values())
             return self._make_current(staged, manifest, record)
 
     def _make_current(self, staged: Staged, made: Mapping[str, Any], record: Mapping[str, Any]) -> Version:
@@ -176,7 +188,8 @@ class Lake:
             "version": target.name,
             "manifest": digest,
             "new_content": fresh,
-            **{k: made[k] for k in ("ref", "content", "inputs", "recipe", "recipe_key", "code", "checks")},
+            **{k: made[k] for k in ("ref", "content", "inputs", "recipe", "recipe_key", "code")},
+            "checks": [{**c, "examples": []} for c in made["checks"]],
         }
         head = ledger.append(
             folder / ledger.LEDGER, {"publication": publication, "run": dict(record), "environment": environment()}
@@ -208,6 +221,16 @@ class Lake:
         if version.ledger_head not in [e.digest for e in ledger.entries(path)]:
             found.append(f"{version.ref}: the ledger no longer holds the publication that made this version current")
         return found
+
+
+def _require_present(inputs: Iterable[Version]) -> None:
+    """Raises LakeError for an input that was removed since it was read: by `gc`, or because a reader was erased."""
+    for version in inputs:
+        if not (version.path / MANIFEST).is_file():
+            raise LakeError(
+                f"{version.ref}: version {version.path.name} was erased or collected while its rows were used: "
+                "run the same command again"
+            )
 
 
 def _refresh(target: Path, staged: Path, content: str) -> None:

@@ -27,12 +27,12 @@ from ml.readers.merge import count_rows
 from resources import ledger
 from resources.days import Delivery, Log, days_in
 from resources.drops import MARKER, Drop, copy_file, files_digest, find_drops, iso, sync_folder, walk_files
+from resources.erasure.book import Book
+from resources.erasure.deliveries import FILES, HOME, Kept, kept_files
+from resources.erasure.rows import strip_folder
 from resources.manifest import digest
 from resources.splits import KEY_DIGITS, Splits
 from resources.staging import temporary_folder
-
-HOME = ".landing"
-FILES = "files"
 
 
 def now_ms() -> int:
@@ -199,6 +199,7 @@ class Landing:
         target = self._book / FILES / files_digest(staged.files)[:KEY_DIGITS]
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
+            strip_folder(staged.folder, Book(self._lake, self._dataset.name).readers())
             for path in [*(p for p in staged.folder.rglob("*") if p.is_dir()), staged.folder]:
                 sync_folder(path)
             staged.folder.rename(target)
@@ -209,7 +210,14 @@ class Landing:
             )
             sync_folder(self._book)
         files = {"files": dict(staged.files), "placed": dict(staged.placed), "rows": self._rows(staged)}
+        files |= self._differing(staged, target)
         ledger.append(self.ledger, {**record, **files, "at": iso(now_ms())})
+
+    def _differing(self, staged: Staged, kept: Path) -> dict[str, dict[str, str]]:
+        """`kept`: sha256 by name of kept files that are not what was delivered, since erased readers were left out."""
+        delivered = {staged.placed[name]: sha256 for name, sha256 in staged.files.items()}
+        now = self._splits.hashes(kept, [kept / name for name in delivered])
+        return {"kept": now} if now != delivered else {}
 
     def _rows(self, staged: Staged) -> int:
         days = days_in(staged.split)
@@ -253,11 +261,12 @@ class Landing:
 
     def _deliveries(self) -> list[Delivery]:
         kinds = ("drop", "correction")
-        return [self._delivery(n, r) for n, r in enumerate(self.records()) if r["kind"] in kinds]
+        records = self.records()
+        return [self._delivery(n, r, kept_files(records, r)) for n, r in enumerate(records) if r["kind"] in kinds]
 
-    def _delivery(self, number: int, record: Mapping[str, Any]) -> Delivery:
-        folder = self._book / FILES / files_digest(record["files"])[:KEY_DIGITS]
-        files = {record["placed"][name]: sha256 for name, sha256 in record["files"].items()}
+    def _delivery(self, number: int, record: Mapping[str, Any], kept: Kept) -> Delivery:
+        folder = self._book / FILES / kept.folder
+        files = {record["placed"][name]: sha256 for name, sha256 in record["files"].items()} | dict(kept.digests)
         return Delivery(
             kind=record["kind"],
             number=number,
@@ -266,15 +275,22 @@ class Landing:
             watermark_hours=float(record["watermark_hours"]),
             files=record["files"],
             placed=record["placed"],
-            split=self._splits.made(self._dataset, {"files": files}, lambda out: self._cut_again(folder, files, out)),
+            split=self._splits.made(
+                self._dataset, {"files": files}, lambda out: self._cut_again(folder, files, out, kept)
+            ),
         )
 
-    def _cut_again(self, folder: Path, files: Mapping[str, str], out: Path) -> None:
-        """Cuts kept files anew (the split is only a cache), if they still are what the ledger says."""
+    def _cut_again(self, folder: Path, files: Mapping[str, str], out: Path, kept: Kept) -> None:
+        """Cuts kept files anew (the split is only a cache), if they still are what the ledger says. Of a delivery that
+        told of erased readers alone no day is left."""
         paths = [folder / name for name in files]
         if not all(p.is_file() for p in paths) or self._splits.hashes(folder, paths) != dict(files):
             raise LakeError(f"{folder} no longer holds what {self.ledger} says: restore it from a backup")
-        self._reader.split(folder, self._dataset, out, None)
+        try:
+            self._reader.split(folder, self._dataset, out, None)
+        except DataError:
+            if not kept.digests or any(count_rows(p, ()) for p in out.iterdir() if p.is_dir()):
+                raise
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

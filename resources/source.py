@@ -15,6 +15,7 @@ from ml.readers import reader
 from ml.readers.merge import QUARANTINE, listed_articles, merge_day
 from resources.days import BUNDLE, Log, days_in
 from resources.drops import LANDING, Drop
+from resources.erasure.rows import left_out
 from resources.landing import Landing
 from resources.manifest import digest
 from resources.places import REPOSITORY
@@ -36,16 +37,20 @@ def no_progress(_message: str) -> None:
 @dataclass(frozen=True, slots=True)
 class RawDay:
     """The raw rows of one day: its parquet files, and sha256 by name of the source files that they come from. `merged`
-    is the digest of the files where more than the bundle makes the day, else None."""
+    is the digest of the files where more than the bundle makes the day, else None. `erased`: rows of erased readers
+    that were left out, by request."""
 
     files: tuple[Path, ...]
     sources: Mapping[str, str]
     merged: str | None
+    erased: Mapping[str, int]
 
     @property
     def recipe(self) -> dict[str, object]:
         """What determines the day's bytes, beside the readers' source."""
-        return {"sources": dict(self.sources), **({"merged": self.merged} if self.merged else {})}
+        more: dict[str, object] = {"merged": self.merged} if self.merged else {}
+        more |= {"erased": sorted(self.erased)} if self.erased else {}
+        return {"sources": dict(self.sources), **more}
 
 
 class DatasetSource:
@@ -128,7 +133,8 @@ class DatasetSource:
                 f"{dataset.name}: the log has no data on {day}; {covered}: "
                 "choose a day in that span or point the data root at a log that holds it"
             )
-        deliveries = {piece.delivery for piece in log.pieces(day)}
+        pieces = log.pieces(day)
+        deliveries, erased = {piece.delivery for piece in pieces}, left_out(piece.folder for piece in pieces)
         folder = self._folder(dataset, log, day)
         files = sorted(folder.glob("*.parquet"))
         sources = self._bundle(dataset) if BUNDLE in deliveries else {}
@@ -138,8 +144,8 @@ class DatasetSource:
         if deliveries == {BUNDLE}:
             if day == days_in(log.bundle)[0]:
                 files += log.bundle.glob(QUARANTINE)
-            return RawDay(tuple(files), sources, None)
-        return RawDay(tuple(files), sources, digest(self._splits.hashes(folder, files)))
+            return RawDay(tuple(files), sources, None, erased)
+        return RawDay(tuple(files), sources, digest(self._splits.hashes(folder, files)), erased)
 
     def correct(self, dataset: Dataset, day: date, folder: Path, why: str, who: str) -> dict[str, object]:
         """Replaces `day` by the rows in `folder` (see `Landing.correct`); what the day was made of before."""

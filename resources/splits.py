@@ -16,6 +16,8 @@ from ml.datasets import Dataset
 from ml.errors import DataError, LakeError
 from ml.readers import reader
 from resources.code import source_digest
+from resources.erasure.book import Book
+from resources.erasure.rows import strip_folder
 from resources.manifest import canonical, digest, file_digest
 from resources.staging import temporary_folder
 
@@ -48,7 +50,10 @@ class Splits:
         return self.made(dataset, {"files": dict(files)}, fill)
 
     def made(self, dataset: Dataset, what: Mapping[str, object], fill: Callable[[Path], object]) -> Path:
-        """The folder that `fill` fills for `what` (JSON) and the readers' source; filled only when it is not there."""
+        """The folder that `fill` fills for `what` (JSON) and the readers' source; filled only when it is not there.
+        Rows of erased readers are left out, and the folder says so (`resources.erasure.rows`)."""
+        erased = Book(self._lake, dataset.name).readers()
+        what = {**what, "erased": erased.digest} if erased else what
         key = digest({**what, "code": _code()})[:KEY_DIGITS]
         home = self._lake / SPLIT / dataset.name
         home.mkdir(parents=True, exist_ok=True)
@@ -58,6 +63,8 @@ class Splits:
                 if not target.is_dir():
                     with temporary_folder(self._lake / ".staging") as folder:
                         fill(folder)
+                        if erased:
+                            strip_folder(folder, erased)
                         _flush(folder)
                         folder.rename(target)
         return target

@@ -46,6 +46,13 @@ def temporary_folder(home: Path) -> Iterator[Path]:
         mine.release()
 
 
+def sweep(home: Path) -> None:
+    """Remove what dead processes left in `home`."""
+    if home.is_dir():
+        with FileLock(home / "sweep"):
+            _sweep(home)
+
+
 def _sweep(home: Path) -> None:
     for lock in sorted(home.glob("*.lock")):
         held = FileLock(lock)

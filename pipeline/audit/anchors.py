@@ -134,6 +134,9 @@ def _against_mlflow(graph: Graph, runs: "Mapping[str, Run]", anchors: Anchors) -
         manifests = {run.data.tags.get(MANIFEST_TAG) for run in by_ref.get(ref, [])} - {None}
         if node.id in manifests:
             anchors.named["mlflow"] += 1
+        elif manifests and node.run.get("erasure"):
+            message = f"took an erased version's place by request {node.run['erasure']}: MLflow has no run of it"
+            anchors.findings.append(Finding(ref, "anchor", message, broken=False))
         elif manifests:
             anchors.findings.append(
                 Finding(ref, "anchor", f"MLflow never heard of manifest {node.id[:12]}, its runs name others")

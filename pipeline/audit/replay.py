@@ -128,6 +128,7 @@ def compare(spec: Spec) -> dict[str, Any]:
     those that were published, the first stage and digit that differ, and notes (other code than then)."""
     from pipeline.audit.recorded import RecordedSettings, settings_of
     from resources.bindings import ToolBox
+    from resources.erasure.book import carry_list
     from resources.own_logs import learn_remembered
 
     learn_remembered(Path(spec.lake))
@@ -140,6 +141,7 @@ def compare(spec: Spec) -> dict[str, Any]:
         data_root=spec.data_root,
         device=spec.device or _device(graph),
     )
+    carry_list(Path(spec.lake), toolbox.tools().lake.root)
     again = Again(graph, settings, toolbox.tools(), spec.level)
     target = Ref(address.dataset, f"evaluation_{address.question}", address.report.partition, address.model)
     version = again.run(target)
@@ -173,15 +175,17 @@ class Again:
         if not wanted:
             raise LakeError(f"{target} is not under this number: run `newsrec audit verify`")
         for node in self.graph.order():
-            if node.ref.stage != REPORT:
-                self.versions[node.id] = self._again(node) if self._due(node) else self._stored(node)
+            if node.ref.stage != REPORT and self._due(node):
+                self.versions[node.id] = self._again(node)
+            elif node.ref.stage != REPORT and node.state != "erased":
+                self.versions[node.id] = self._stored(node)
         return self.versions[wanted[0].id]
 
     def _due(self, node: Node) -> bool:
         stages = AGAIN[self.level]
         if stages is None or node.ref.stage in stages:
             return True
-        replaced = any(self.versions[i].manifest_digest != i for i in node.inputs)
+        replaced = any(i in self.versions and self.versions[i].manifest_digest != i for i in node.inputs)
         return self.level == "changed" and (replaced or bool(self._other_fields(node)))
 
     def _other_fields(self, node: Node) -> list[str]:
@@ -247,6 +251,9 @@ class Again:
         day = date.fromisoformat(ref.partition.split(".")[0])
         asked = input_refs(BY_NAME[ref.stage], known, day, ref.model, self.settings, BY_NAME, known.days)
         named = dict((node.manifest or {})["inputs"])
+        gone = [name for name, digest in named.items() if digest not in self.versions]
+        if gone:
+            raise LakeError(f"{gone[0]} was erased, {ref} needs it: try --from raw, or a report made since")
         found = {
             name: [self.versions[named[str(r)]] for _, _, r in refs if str(r) in named] for name, refs in asked.items()
         }
@@ -270,6 +277,7 @@ def _told(node: Node, version: "Version", seconds: float) -> dict[str, Any]:
     that does."""
     then = {f["name"]: f["sha256"] for f in (node.manifest or {}).get("files", [])}
     now = {f["name"]: f["sha256"] for f in version.manifest["files"]}
+    then = now if node.state == "erased" else then  # nothing is left to compare with
     differs = sorted(n for n in then.keys() | now.keys() if then.get(n) != now.get(n))
     first = ""
     for name in differs:
