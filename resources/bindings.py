@@ -83,6 +83,24 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         return recipe(self.recipe if name in (None, "snert_quick") else name)
 
 
+def default_settings() -> RunSettings:
+    """The settings of runs that nobody gives others: NEWSREC_RECIPE, NEWSREC_PROFILE and NEWSREC_MODELS (names with
+    commas) where they are set. Raises UsageError for a value that means nothing."""
+    from ml.recipes import recipe
+
+    named = {"recipe": os.environ.get("NEWSREC_RECIPE"), "profile": os.environ.get("NEWSREC_PROFILE")}
+    settings = RunSettings(**{k: v for k, v in named.items() if v})
+    recipe(settings.recipe)
+    _ = settings.budget
+    names = [m.strip() for m in os.environ.get("NEWSREC_MODELS", "").split(",") if m.strip()]
+    unknown = [m for m in names if m not in MODELS]
+    if unknown:
+        raise UsageError(f"NEWSREC_MODELS names {unknown[0]!r}: choose from {', '.join(sorted(MODELS))}")
+    if not names:
+        return settings
+    return settings.model_copy(update={"models": names + ([] if "popular_15" in names else ["popular_15"])})
+
+
 @dataclass(frozen=True)
 class Tools:
     """The plain objects that bodies use."""
