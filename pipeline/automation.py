@@ -41,8 +41,8 @@ class Ready(dg.AutomationCondition):  # type: ignore[type-arg]
         ready = ready_partitions(plan, context.key) if plan else set()
         view = context.asset_graph_view
         found: Any = view.get_empty_subset(key=context.key)
-        for day in sorted(ready):
-            found = found.compute_union(view.get_subset_from_partition_keys(context.key, context.partitions_def, {day}))
+        if ready and context.partitions_def is not None:
+            found = view.get_subset_from_partition_keys(context.key, context.partitions_def, ready)
         return dg.AutomationResult(context, true_subset=context.candidate_subset.compute_intersection(found))
 
 

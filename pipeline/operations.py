@@ -4,6 +4,7 @@ Belongs here: assembly of the parts. Does not belong here: the parts (`pipeline.
 `pipeline.variants`, `pipeline.watch`, `pipeline.automation`).
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline.nightly import nightly_job, nightly_schedule
 from pipeline.steps import operated
 from pipeline.variants import variant_job
 from pipeline.watch import WATCHED, failure_sensor, freshness_policy, freshness_sensor
+
+warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*(use_user_code_server|owners).*")
 
 
 def operations(names: Sequence[str], keys: Sequence[dg.AssetKey]) -> dict[str, list[Any]]:

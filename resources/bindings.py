@@ -88,8 +88,8 @@ def default_settings() -> RunSettings:
     commas) where they are set. Raises UsageError for a value that means nothing."""
     from ml.recipes import recipe
 
-    named = {"recipe": os.environ.get("NEWSREC_RECIPE"), "profile": os.environ.get("NEWSREC_PROFILE")}
-    settings = RunSettings(**{k: v for k, v in named.items() if v})
+    recipe_name, profile = os.environ.get("NEWSREC_RECIPE"), os.environ.get("NEWSREC_PROFILE")
+    settings = RunSettings(recipe=recipe_name or "snert_quick", profile=profile or "quick")
     recipe(settings.recipe)
     _ = settings.budget
     names = [m.strip() for m in os.environ.get("NEWSREC_MODELS", "").split(",") if m.strip()]
