@@ -108,8 +108,8 @@ def _result(
         asked = [str(n.ref) for n in made.asked]
         print(json.dumps({"backfill": identity, "days": days, "asked": asked, "lacking": dict(lacking)}, indent=1))
     else:
-        for day, outcome in days.items():
-            print(f"{day}  {outcome}")
+        for name, outcome in days.items():
+            print(f"{name}  {outcome}")
         print(f"{len(made.asked) - len(lacking)} of {len(made.asked)} partitions that were asked for are there")
     return FAILED if failed else DONE
 
