@@ -174,7 +174,7 @@ def _place(context: dg.AssetExecutionContext, dataset: Dataset, settings: RunSet
     """The right to write. A planned run, which executes its steps in its own process, has it already. A step that the
     UI, the daemon or a backfill launched waits while a planned run is at work, without keeping its pool's slot; and it
     writes with the deployment's settings only, since others would replace the partitions of the default."""
-    if context.run.remote_job_origin is None:
+    if not _launched(context.run):
         yield
         return
     refuse_other_settings(settings, dataset)
@@ -186,6 +186,11 @@ def _place(context: dg.AssetExecutionContext, dataset: Dataset, settings: RunSet
 
     with tools.lake.beside(dataset.name, busy):
         yield
+
+
+def _launched(run: dg.DagsterRun) -> bool:
+    """Whether UI, daemon or backfill launched the run from the code location; a planned run is executed in place."""
+    return run.remote_job_origin is not None
 
 
 def refuse_other_settings(settings: RunSettings, dataset: Dataset) -> None:

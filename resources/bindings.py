@@ -88,17 +88,20 @@ def default_settings() -> RunSettings:
     commas) where they are set. Raises UsageError for a value that means nothing."""
     from ml.recipes import recipe
 
-    recipe_name, profile = os.environ.get("NEWSREC_RECIPE"), os.environ.get("NEWSREC_PROFILE")
-    settings = RunSettings(recipe=recipe_name or "snert_quick", profile=profile or "quick")
-    recipe(settings.recipe)
-    _ = settings.budget
     names = [m.strip() for m in os.environ.get("NEWSREC_MODELS", "").split(",") if m.strip()]
     unknown = [m for m in names if m not in MODELS]
     if unknown:
         raise UsageError(f"NEWSREC_MODELS names {unknown[0]!r}: choose from {', '.join(sorted(MODELS))}")
-    if not names:
-        return settings
-    return settings.model_copy(update={"models": names + ([] if "popular_15" in names else ["popular_15"])})
+    if names and "popular_15" not in names:
+        names.append("popular_15")
+    settings = RunSettings(
+        recipe=os.environ.get("NEWSREC_RECIPE") or "snert_quick",
+        profile=os.environ.get("NEWSREC_PROFILE") or "quick",
+        models=names or list(DEFAULT_MODELS),
+    )
+    recipe(settings.recipe)
+    _ = settings.budget
+    return settings
 
 
 @dataclass(frozen=True)
