@@ -8,8 +8,9 @@ import base64
 import logging
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, time, timedelta
 from time import monotonic
 from typing import Any
@@ -23,22 +24,28 @@ from ml.datasets import Dataset
 from ml.errors import DataError, NewsrecError, UsageError
 from ml.models import MODELS, ModelSpec
 from ml.splits import ROLLING, split
-from resources.bindings import RunSettings, ToolBox, Tools
+from resources.bindings import RunSettings, ToolBox, Tools, default_settings
 from resources.code import source_digest
 from resources.lake import Ref, Version, recipe_key
+from resources.transient import is_transient
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*allow_nonexistent_upstream_partitions.*")
-TRANSIENT = (TimeoutError, ConnectionError, BlockingIOError)
+RETRIES = 2
+"""After a transient error; any other error is final."""
 WAIT_SECONDS = 5
+BUSY_SECONDS = 10
+BUSY_TRIES = 8640
+"""A step that a planned run keeps out asks again every BUSY_SECONDS, for a day."""
 
 
 def partitions_of(dataset: Dataset) -> dg.DailyPartitionsDefinition:
-    """Days of data plus one: the last as-of day may know the whole log."""
+    """Days of data plus one: the last as-of day may know the whole log, and may be the day that has just begun."""
     offset = timedelta(hours=dataset.clock.offset_hours)
     return dg.DailyPartitionsDefinition(
         start_date=dataset.first_day.isoformat(),
         end_date=datetime.combine(dataset.last_day + timedelta(days=2), time.min) + offset,
         hour_offset=dataset.clock.offset_hours,
+        end_offset=1,
     )
 
 
@@ -137,18 +144,66 @@ def build_asset(
     )
     def body(context: dg.AssetExecutionContext, settings: RunSettings, toolbox: ToolBox) -> Iterator[Any]:
         day = date.fromisoformat(context.partition_key)
+        tools = toolbox.tools()
         try:
-            yield _materialise(context, stage, dataset, day, model, settings, toolbox.tools(), by_name)
+            with _place(context, dataset, settings, tools):
+                yield _materialise(context, stage, dataset, day, model, settings, tools, by_name)
         except RuleBroken as error:
             yield from (_check_result(c, key) for c in error.checks)
             raise dg.Failure(description=str(error), metadata={"bad_input": True}, allow_retries=False) from error
         except NewsrecError as error:
             kind = {"bad_input": isinstance(error, (DataError, UsageError))}
             raise dg.Failure(description=str(error), metadata=kind, allow_retries=False) from error
-        except TRANSIENT as error:
-            raise dg.RetryRequested(max_retries=2, seconds_to_wait=WAIT_SECONDS) from error
+        except dg.RetryRequested:
+            raise
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            waited = _WAITED[context.run.run_id, key]
+            raise dg.RetryRequested(max_retries=RETRIES + waited, seconds_to_wait=WAIT_SECONDS) from error
 
     return body
+
+
+_WAITED: Counter[tuple[str, dg.AssetKey]] = Counter()
+"""How often a step of this process found the dataset taken: these tries are no failures."""
+
+
+@contextmanager
+def _place(context: dg.AssetExecutionContext, dataset: Dataset, settings: RunSettings, tools: Tools) -> Iterator[None]:
+    """The right to write. A planned run, which executes its steps in its own process, has it already. A step that the
+    UI, the daemon or a backfill launched waits while a planned run is at work, without keeping its pool's slot; and it
+    writes with the deployment's settings only, since others would replace the partitions of the default."""
+    if not _launched(context.run):
+        yield
+        return
+    refuse_other_settings(settings, dataset)
+
+    def busy() -> None:
+        context.log.info(f"a planned run of {dataset.name} is at work: trying again in {BUSY_SECONDS} s")
+        _WAITED[context.run.run_id, context.asset_key] += 1
+        raise dg.RetryRequested(max_retries=BUSY_TRIES, seconds_to_wait=BUSY_SECONDS)
+
+    with tools.lake.beside(dataset.name, busy):
+        yield
+
+
+def _launched(run: dg.DagsterRun) -> bool:
+    """Whether UI, daemon or backfill launched the run from the code location; a planned run is executed in place."""
+    return run.remote_job_origin is not None
+
+
+def refuse_other_settings(settings: RunSettings, dataset: Dataset) -> None:
+    """Raises UsageError, naming the fields, for settings with which a run would replace what the default made."""
+    usual = default_settings()
+    fields = ("profile", "seed", "recipe", "models", "text_families", "inview", "inview_length", "inview_seed")
+    moved = [f for f in fields if getattr(settings, f) != getattr(usual, f)]
+    if moved:
+        asked = ", ".join(f"{f}={getattr(settings, f)!r}" for f in moved)
+        raise UsageError(
+            f"settings {asked} would replace the default's partition of {dataset.name}: launch the job "
+            f"{dataset.name}_variant, which publishes under a name of its own, or set the deployment's environment"
+        )
 
 
 def asset_key(dataset: Dataset, stage: Stage, model: str | None) -> dg.AssetKey:

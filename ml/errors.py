@@ -18,3 +18,7 @@ class UsageError(NewsrecError):
 
 class LakeError(NewsrecError):
     """The lake is damaged, locked or lacks an input that should be there."""
+
+
+class TransientError(NewsrecError):
+    """Something outside that may work again in a moment: a store that is away or locked. Retried a few times."""

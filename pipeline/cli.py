@@ -180,6 +180,32 @@ def _print_report(folder: Path, as_json: bool) -> None:
 
 
 @app.command()
+def backfill(
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+    periods: Annotated[str | None, typer.Option("--periods", metavar="DAY..DAY", help="as-of days")] = None,
+    weeks: Annotated[
+        str | None, typer.Option("--weeks", metavar="WEEK..WEEK", help="ISO weeks, such as 2023-W20..2023-W21")
+    ] = None,
+    only_missing: Annotated[bool, typer.Option("--only-missing", help="leave out what is stale")] = False,
+    only_stale: Annotated[bool, typer.Option("--only-stale", help="leave out what was never made")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="stay until the daemon is done, then compare")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print day x asset and the cost; run nothing")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Materialise a period through Dagster's daemon. Run again after an interruption: it goes on."""
+    from pipeline import backfill as backfills
+
+    if only_missing and only_stale:
+        raise UsageError("--only-missing and --only-stale leave nothing: give one of them")
+    dataset = _dataset(dataset, data_root)
+    which: backfills.Which = "missing" if only_missing else "stale" if only_stale else "all"
+    period = backfills.parse_period(periods, weeks)
+    request = backfills.Request(dataset, _toolbox(dataset, data_root), period, which)
+    return backfills.carry_out(request, wait, dry_run, as_json, say)
+
+
+@app.command()
 def analyse(
     dataset: DatasetOption = "simulated",
     data_root: RootOption = None,

@@ -12,7 +12,8 @@ import dagster as dg
 from assets.build import asset_key, build_asset, models_of
 from assets.graph import BY_NAME, STAGES
 from ml.datasets import dataset, known_names
-from resources.bindings import DEFAULT_MODELS, RunSettings, ToolBox
+from pipeline.operations import operations, with_operation
+from resources.bindings import DEFAULT_MODELS, ToolBox, default_settings
 from resources.own_logs import learn_configured
 
 
@@ -32,9 +33,24 @@ def build_defs(
                 built.append(build_asset(stage, known, model, BY_NAME, models))
                 keys.append(asset_key(known, stage, model))
         jobs.append(dg.define_asset_job(f"{name}_all", selection=dg.AssetSelection.assets(*keys)))
-    resources = {"settings": RunSettings(), "toolbox": ToolBox(), **(resource_overrides or {})}
+    resources = {"settings": default_settings(), "toolbox": ToolBox(), **(resource_overrides or {})}
     return dg.Definitions(assets=built, jobs=jobs, resources=resources, executor=dg.in_process_executor)
 
 
+def deployed_defs() -> dg.Definitions:
+    """What the code location serves: the graph of all known datasets, and what runs it by itself."""
+    graph = build_defs(models=default_settings().models)
+    assets = [with_operation(a) for a in graph.assets or []]
+    parts = operations(known_names(), [key for a in assets for key in a.keys])
+    return dg.Definitions(
+        assets=assets,
+        jobs=[*(graph.jobs or []), *parts["jobs"]],
+        schedules=parts["schedules"],
+        sensors=parts["sensors"],
+        resources=graph.resources,
+        executor=graph.executor,
+    )
+
+
 learn_configured()
-defs = build_defs()
+defs = deployed_defs()

@@ -61,18 +61,25 @@ def report_goals(day: date, settings: RunSettings) -> Goal:
 
 
 def execute(
-    dataset: Dataset, settings: RunSettings, toolbox: ToolBox, goals: Goal, say: Callable[[str], None]
+    dataset: Dataset,
+    settings: RunSettings,
+    toolbox: ToolBox,
+    goals: Goal,
+    say: Callable[[str], None],
+    tags: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Materialise what `goals` need and is not fresh, batch by batch, while no other run works on the dataset.
-    Raises RunFailed with the step's own line."""
+    """Materialise what `goals` need and is not fresh, batch by batch, while no other run works on the dataset. `tags`
+    go to every Dagster run. Raises RunFailed with the step's own line."""
     waiting = f"another run of {dataset.name} is at work in this lake: waiting until it has ended"
     with toolbox.tools().lake.alone(dataset.name, lambda: say(waiting)):
         plan = make_plan(dataset, settings, toolbox.tools(), goals)
-        seconds = _run_plan(plan, settings, toolbox, say) if plan.pending else {}
+        seconds = _run_plan(plan, settings, toolbox, say, tags or {}) if plan.pending else {}
     return Outcome(len(plan.pending), len(plan.nodes) - len(plan.pending), seconds)
 
 
-def _run_plan(plan: Plan, settings: RunSettings, toolbox: ToolBox, say: Callable[[str], None]) -> dict[str, float]:
+def _run_plan(
+    plan: Plan, settings: RunSettings, toolbox: ToolBox, say: Callable[[str], None], tags: Mapping[str, str]
+) -> dict[str, float]:
     """Runs the pending nodes; seconds by stage."""
     seconds: dict[str, float] = {}
     defs = build_defs({"settings": settings, "toolbox": toolbox}, [plan.dataset.name], settings.models)
@@ -81,7 +88,7 @@ def _run_plan(plan: Plan, settings: RunSettings, toolbox: ToolBox, say: Callable
         batches = plan.batches()
         for number, (day, nodes) in enumerate(batches, 1):
             started = time.monotonic()
-            _run_batch(plan, job, instance, day, nodes)
+            _run_batch(plan, job, instance, day, nodes, tags)
             took = time.monotonic() - started
             stages = ", ".join(dict.fromkeys(n.stage.name for n in nodes))
             say(f"[{number}/{len(batches)}] {day}: {stages} ({took:.1f} s)")
@@ -89,14 +96,21 @@ def _run_plan(plan: Plan, settings: RunSettings, toolbox: ToolBox, say: Callable
     return seconds
 
 
-def _run_batch(plan: Plan, job: dg.JobDefinition, instance: dg.DagsterInstance, day: date, nodes: list[Node]) -> None:
+def _run_batch(
+    plan: Plan,
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    day: date,
+    nodes: list[Node],
+    tags: Mapping[str, str],
+) -> None:
     result = job.execute_in_process(
         instance=instance,
         partition_key=day.isoformat(),
         asset_selection=plan.keys(nodes),
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
-        tags={"newsrec/dataset": plan.dataset.name},
+        tags={**tags, "newsrec/dataset": plan.dataset.name},
     )
     if result.success:
         return

@@ -83,6 +83,27 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         return recipe(self.recipe if name in (None, "snert_quick") else name)
 
 
+def default_settings() -> RunSettings:
+    """The settings of runs that nobody gives others: NEWSREC_RECIPE, NEWSREC_PROFILE and NEWSREC_MODELS (names with
+    commas) where they are set. Raises UsageError for a value that means nothing."""
+    from ml.recipes import recipe
+
+    names = [m.strip() for m in os.environ.get("NEWSREC_MODELS", "").split(",") if m.strip()]
+    unknown = [m for m in names if m not in MODELS]
+    if unknown:
+        raise UsageError(f"NEWSREC_MODELS names {unknown[0]!r}: choose from {', '.join(sorted(MODELS))}")
+    if names and "popular_15" not in names:
+        names.append("popular_15")
+    settings = RunSettings(
+        recipe=os.environ.get("NEWSREC_RECIPE") or "snert_quick",
+        profile=os.environ.get("NEWSREC_PROFILE") or "quick",
+        models=names or list(DEFAULT_MODELS),
+    )
+    recipe(settings.recipe)
+    _ = settings.budget
+    return settings
+
+
 @dataclass(frozen=True)
 class Tools:
     """The plain objects that bodies use."""

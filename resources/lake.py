@@ -7,6 +7,7 @@ Layout: `<root>/<dataset>/<stage>[/<model>]/<partition>/` holds one folder per v
 them is current) and `ledger.jsonl` (every publication).
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -133,6 +134,23 @@ class Lake:
             yield
         finally:
             lock.release()
+
+    @contextmanager
+    def beside(self, dataset: str, busy: Callable[[], None]) -> Iterator[None]:
+        """Hold a place for one step over a dataset beside other such steps, while no planned run is at work (`alone`).
+        Where one is, calls `busy`, which must raise: who waits here may hold what the planned run waits for."""
+        path = self.root / LOCKS / f"run~{dataset}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy()
+                raise
+            yield
+        finally:
+            os.close(handle)
 
     def publish(
         self,

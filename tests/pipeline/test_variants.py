@@ -1,0 +1,74 @@
+"""The launchpad: a recipe changed for one run is a model of its own, or refused in one line."""
+
+import dagster as dg
+import pytest
+
+from assets.build import asset_key, refuse_other_settings
+from assets.graph import BY_NAME
+from ml.datasets import DATASETS
+from ml.errors import UsageError
+from ml.models import MODELS
+from ml.recipes import RECIPES, recipe
+from pipeline.variants import VariantConfig, register, variant_job
+from resources.bindings import RunSettings, ToolBox
+
+SIMULATED = DATASETS["simulated"]
+
+
+@pytest.fixture(autouse=True)
+def registries(monkeypatch):
+    monkeypatch.setattr("pipeline.variants.RECIPES", RECIPES.copy())
+    monkeypatch.setattr("pipeline.variants.MODELS", MODELS.copy())
+
+
+def test_a_variant_has_its_own_asset_and_its_own_folder(monkeypatch):
+    monkeypatch.setattr("pipeline.variants.RECIPES", RECIPES)
+    monkeypatch.setattr("pipeline.variants.MODELS", MODELS)
+    name = register(VariantConfig(name="narrow", overrides={"dim": 32}))
+    try:
+        made = RunSettings().recipe_of(name)
+        assert made.dim == 32 and made.name == "narrow"
+        assert made.model_copy(update={"dim": 64, "name": "snert_quick"}) == recipe("snert_quick")
+        checkpoint = BY_NAME["checkpoint"]
+        assert asset_key(SIMULATED, checkpoint, name) == dg.AssetKey(["simulated", "checkpoint", "narrow"])
+        ref = checkpoint.ref(SIMULATED, SIMULATED.first_day, RunSettings(), name)
+        assert str(ref) == f"simulated/checkpoint/narrow/{SIMULATED.first_day}.rolling"
+        assert checkpoint.sources(name) == checkpoint.sources("snert"), "the same code is part of its recipe key"
+        assert RunSettings().recipe_of("snert").dim == 64
+    finally:
+        del MODELS["narrow"], RECIPES["narrow"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "snert"}, "would replace"),
+        ({"name": "../up"}, "lower-case"),
+        ({"name": "v", "overrides": {"dims": 32}}, "dims"),
+        ({"name": "v", "overrides": {"dim": 33}}, "divisible"),
+        ({"name": "v", "overrides": {"lr": "fast"}}, "lr"),
+        ({"name": "v", "recipe": "magic"}, "magic"),
+        ({"name": "v", "model": "random"}, "no recipe"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_line(fields, message):
+    with pytest.raises(UsageError, match=message) as refused:
+        register(VariantConfig(**fields))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_job_fails_with_that_line(tmp_path):
+    done = variant_job("simulated").execute_in_process(
+        run_config={"ops": {"simulated_train_variant": {"config": {"name": "v", "overrides": {"dims": 1}}}}},
+        resources={"toolbox": ToolBox(lake=str(tmp_path))},
+        raise_on_error=False,
+    )
+    (failed,) = [e for e in done.all_events if e.is_step_failure]
+    line = failed.step_failure_data.user_failure_data.description
+    assert "dims" in line and "\n" not in line
+
+
+def test_settings_that_would_replace_the_default_are_refused():
+    refuse_other_settings(RunSettings(), SIMULATED)
+    with pytest.raises(UsageError, match=r"recipe='snert_thesis'.*simulated_variant"):
+        refuse_other_settings(RunSettings(recipe="snert_thesis"), SIMULATED)
