@@ -204,9 +204,10 @@ def _materialise(
     started = monotonic()
     asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
     with ExitStack() as stack:
+        unfinished = stack.enter_context(tools.lake.unfinished(key))
         run = stack.enter_context(tools.tracker.run(ref, context.run.run_id, key))
         staged = stack.enter_context(tools.lake.staging(ref))
-        work = Work(dataset, day, model, settings, inputs, staged.path, tools, _teller(context, ref))
+        work = Work(dataset, day, model, settings, inputs, staged.path, tools, _teller(context, ref), unfinished)
         summary = stage.compute(work)
         checks = _check(stage, dataset, work)
         record = {

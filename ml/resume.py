@@ -63,7 +63,7 @@ class States:
 
     def newest(self) -> tuple[State | None, list[str]]:
         """The newest whole state of this training, and one line for each newer one that cannot be used."""
-        said = []
+        said: list[str] = []
         for step in reversed(self._steps()):
             try:
                 return self._read(step), said
