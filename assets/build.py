@@ -26,6 +26,7 @@ from ml.splits import ROLLING, split
 from resources.bindings import RunSettings, ToolBox, Tools
 from resources.code import source_digest
 from resources.lake import Ref, Version, recipe_key
+from resources.tracker import TrackedRun
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*allow_nonexistent_upstream_partitions.*")
 TRANSIENT = (TimeoutError, ConnectionError, BlockingIOError)
@@ -142,11 +143,15 @@ def build_asset(
         except RuleBroken as error:
             yield from (_check_result(c, key) for c in error.checks)
             raise dg.Failure(description=str(error), metadata={"bad_input": True}, allow_retries=False) from error
+        except OSError as error:
+            if isinstance(error, TRANSIENT):
+                raise dg.RetryRequested(max_retries=2, seconds_to_wait=WAIT_SECONDS) from error
+            said = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+            said = f"{'/'.join(key.path)}: {said}: what was published stays; see to the disk, then run again"
+            raise dg.Failure(description=said, metadata={"bad_input": False}, allow_retries=False) from error
         except NewsrecError as error:
             kind = {"bad_input": isinstance(error, (DataError, UsageError))}
             raise dg.Failure(description=str(error), metadata=kind, allow_retries=False) from error
-        except TRANSIENT as error:
-            raise dg.RetryRequested(max_retries=2, seconds_to_wait=WAIT_SECONDS) from error
 
     return body
 
@@ -191,6 +196,8 @@ def _materialise(
     by_name: Mapping[str, Stage],
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     ref = stage.ref(dataset, day, settings, model)
+    for line in tools.tracker.mend(tools.lake):
+        context.log.warning(line)
     refs = input_refs(stage, dataset, day, model, settings, by_name, tools.source.days(dataset))
     inputs = {name: [tools.lake.require(r) for _, _, r in found] for name, found in refs.items()}
     flat = [v for versions in inputs.values() for v in versions]
@@ -210,6 +217,8 @@ def _materialise(
         work = Work(dataset, day, model, settings, inputs, staged.path, tools, _teller(context, ref), unfinished)
         summary = stage.compute(work)
         checks = _check(stage, dataset, work)
+        _track(run, recipe, summary, flat)
+        run.about_to_publish(summary.artifacts)
         record = {
             "dagster_run": context.run.run_id,
             "mlflow_run": run.run_id,
@@ -227,7 +236,7 @@ def _materialise(
             checks=checks,
             record=record,
         )
-        _track(run, recipe, summary, version, flat)
+        run.published(version, summary.artifacts)
     extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"], **columns}
     extra |= links.links(tools.lake, version, tools.tracker.uri, run.url)
     return _result(stage, version, checks, extra)
@@ -270,23 +279,14 @@ def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:
     return checks
 
 
-def _track(run: Any, recipe: Mapping[str, Any], summary: Summary, version: Version, inputs: Sequence[Version]) -> None:
+def _track(run: TrackedRun, recipe: Mapping[str, Any], summary: Summary, inputs: Sequence[Version]) -> None:
     run.params(recipe)
     run.metrics(summary.metrics)
     if summary.curves:
         run.curves(summary.curves)
-    for name in summary.artifacts:
-        run.artifact(version.file(name))
     for source in inputs:
         run.input(str(source.ref), source.manifest_digest)
-    run.tags(
-        {
-            "newsrec.ref": str(version.ref),
-            "newsrec.manifest": version.manifest_digest,
-            "newsrec.ledger_head": version.ledger_head,
-            **{f"newsrec.{name}": words for name, words in summary.labels.items()},
-        }
-    )
+    run.tags({f"newsrec.{name}": words for name, words in summary.labels.items()})
 
 
 def _metadata(summary: Summary) -> dict[str, Any]:
