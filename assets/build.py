@@ -20,13 +20,14 @@ from assets import links
 from assets.expectations import CheckResult, suite_digest, suite_names, validate
 from assets.stage import BASELINE, Need, Stage, Summary, Work, days_of
 from ml.datasets import Dataset
-from ml.errors import DataError, NewsrecError, UsageError
+from ml.errors import DataError, LakeError, NewsrecError, UsageError
 from ml.models import MODELS, ModelSpec
 from ml.splits import ROLLING, split
 from resources.bindings import RunSettings, ToolBox, Tools
 from resources.code import source_digest
-from resources.lake import Ref, Version, recipe_key
+from resources.lake import Lake, Ref, Version, recipe_key
 from resources.tracker import TrackedRun
+from resources.version import require_sound
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*allow_nonexistent_upstream_partitions.*")
 TRANSIENT = (TimeoutError, ConnectionError, BlockingIOError)
@@ -203,11 +204,13 @@ def _materialise(
     flat = [v for versions in inputs.values() for v in versions]
     key, recipe, code = key_of(stage, dataset, day, model, settings, tools, flat)
     columns = links.column_lineage(stage, dataset, model, by_name)
-    current = tools.lake.current(ref)
-    if current is not None and current.recipe_key == key and all(f.is_file() for f in current.files()):
+    current = _current(context, tools.lake, ref)
+    if current is not None and current.recipe_key == key and not current.lost():
         context.log.info(f"{ref}: unchanged, recipe key {key[:12]}")
         more = {**links.links(tools.lake, current, tools.tracker.uri), **columns, "unchanged": True}
         return _result(stage, current, tools.lake.publication(ref)["checks"], more)
+    for version in flat:
+        require_sound(version)
     started = monotonic()
     asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
     with ExitStack() as stack:
@@ -240,6 +243,15 @@ def _materialise(
     extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"], **columns}
     extra |= links.links(tools.lake, version, tools.tracker.uri, run.url)
     return _result(stage, version, checks, extra)
+
+
+def _current(context: dg.AssetExecutionContext, lake: Lake, ref: Ref) -> Version | None:
+    """The current version, None where there is none that can be read: what is damaged is made anew."""
+    try:
+        return lake.current(ref)
+    except LakeError as error:
+        context.log.warning(f"made anew: {error}")
+        return None
 
 
 def _teller(context: dg.AssetExecutionContext, ref: Ref) -> Callable[[str], None]:

@@ -1,0 +1,51 @@
+"""The ledger of a run of the fault suite: fault x promise x outcome, with trials.
+
+Belongs here: counting and Markdown. Does not belong here: faults.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+READERS = "readers see the old or the new version whole"
+NOTHING_LOST = "nothing published is lost"
+NEXT_RUN = "the next run repairs or names the damage"
+NO_RUNNING = "no MLflow run stays RUNNING"
+SAME_WEIGHTS = "weights end bit-identical"
+SLOTS = "the slot is free within 5 s, never more trainers than slots"
+PROMISES = (READERS, NOTHING_LOST, NEXT_RUN, NO_RUNNING, SAME_WEIGHTS, SLOTS)
+
+
+@dataclass(slots=True)
+class Table:
+    """Trials by (fault, promise, kept or broken), kills, faults that could not be tried, and what each breach was."""
+
+    trials: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
+    kills: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, fault: str, promise: str, breaches: Iterable[str]) -> None:
+        """One trial of one promise: kept where `breaches` is empty."""
+        said = list(breaches)
+        self.trials[(fault, promise, not said)] += 1
+        self.broken += [f"{fault}: {promise}: {line}" for line in said]
+
+    def text(self) -> str:
+        """Markdown."""
+        rows = ["| fault | promise | trials | kept | broken |", "|---|---|---:|---:|---:|"]
+        for fault in dict.fromkeys(f for f, _, _ in self.trials):
+            for promise in PROMISES:
+                kept, broken = (self.trials[(fault, promise, held)] for held in (True, False))
+                if kept + broken:
+                    rows.append(f"| {fault} | {promise} | {kept + broken} | {kept} | {broken} |")
+        kept, broken = (sum(n for (_, _, held), n in self.trials.items() if held is want) for want in (True, False))
+        rows.append(f"| all | all | {kept + broken} | {kept} | {broken} |")
+        kills = ", ".join(f"{n} {name}" for name, n in self.kills.items())
+        lines = ["\n".join(rows), f"Processes killed with SIGKILL at random moments: {self.kills.total()} ({kills})."]
+        lines += [f"Not tried: {fault}: {why}." for fault, why in self.skipped.items()]
+        if self.notes:
+            rows = ["| what was seen after the fault | times |", "|---|---:|"]
+            lines.append("\n".join([*rows, *(f"| {name} | {n} |" for name, n in sorted(self.notes.items()))]))
+        return "\n\n".join(lines)
