@@ -48,10 +48,10 @@ def _quick(table: Table, folder: Path, rng: np.random.Generator) -> None:
     home = plain_home(folder / "plain")
     for ref in home.refs:
         faults.publish(home, ref, "first")
-    faults.killed(table, home, 8, rng, "plain publication")
-    faults.together(table, home, 2, rng)
-    faults.damaged(table, home, 12, rng)
-    faults.size_limit(table, home, 2, rng)
+    faults.killed(table, home, 4, rng, "plain publication")
+    faults.together(table, home, 1, rng)
+    faults.damaged(table, home, 4, rng)
+    faults.size_limit(table, home, 1, rng)
     faults.full_disk(table, home, 1, rng)
     faults.read_only(table, home, 1, rng)
     faults.clock_back(table, home, 1, rng)
@@ -66,6 +66,8 @@ def _whole(table: Table, folder: Path, rng: np.random.Generator, asked: argparse
     plain = plain_home(folder / "plain")
     for ref in plain.refs:
         faults.publish(plain, ref, "first")
+    _tell("kills: newsrec run")
+    faults.killed_runs(table, base, folder / "runs", max(1, asked.kills // 25), rng)
     _tell("kills: assets")
     faults.killed(table, home, asked.kills * 6 // 10, rng, "asset")
     _tell("kills: plain publications, trainers, trainings")

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,10 @@ import numpy as np
 
 from ml.errors import NewsrecError
 from resources.lake import POINTER, Ref
-from tests.faults import promises
 from tests.faults.process import Child, fork
-from tests.faults.promises import Reader, lost, mixed, named, not_repaired, open_runs, published, salt_of
-from tests.faults.table import NEXT_RUN, NO_RUNNING, NOTHING_LOST, READERS, SLOTS, Table
-from tests.faults.world import Home
+from tests.faults.promises import Reader, last_line, lost, mixed, named, not_repaired, open_runs, published, salt_of
+from tests.faults.table import NEXT_RUN, NO_RUNNING, NOTHING_LOST, READERS, SAME_BYTES, SLOTS, Table
+from tests.faults.world import Home, asset_home
 
 Rng = np.random.Generator
 
@@ -328,6 +328,49 @@ def _step_back(seconds: float) -> None:
     module.datetime = Earlier  # type: ignore[misc]
 
 
+def killed_runs(table: Table, base: Path, folder: Path, kills: int, rng: Rng) -> None:
+    """`newsrec run` in a process of its own, killed again and again at random moments, then left to end. Its lake must
+    hold the bytes of the run that was left alone."""
+    fault = "kill -9, newsrec run over all assets of the baseline"
+    (folder / "dagster").mkdir(parents=True)
+    home = Home(folder, (), lambda *_: None)
+    for _ in range(kills):
+        command = _newsrec_run(base, home)
+        time.sleep(float(rng.uniform(3, 25)))
+        command.kill()
+        if command.wait() == -9:
+            table.kills["of newsrec run"] += 1
+    code = _newsrec_run(base, home).wait()
+    expected, differ, seen = asset_home(base / "home", base / "log").lake, [], 0
+    for stage in home.lake.stages("simulated"):
+        for model in home.lake.models("simulated", stage) or [None]:
+            for partition in home.lake.partitions("simulated", stage, model):
+                ref = Ref("simulated", stage, partition, model)
+                ours, alone = home.lake.require(ref), expected.current(ref)
+                seen += 1
+                table.enter(fault, NOTHING_LOST, lost(home, ref, published(home, ref)))
+                table.enter(fault, READERS, home.lake.verify(ours))
+                table.enter(fault, NO_RUNNING, open_runs(home, ref))
+                if stage != "evaluation_report" and alone is not None and alone.content != ours.content:
+                    differ.append(f"{ref}: {ours.content[:12]}, undisturbed {alone.content[:12]}")
+    table.enter(fault, SAME_BYTES, differ)
+    table.enter(fault, NEXT_RUN, [] if code == 0 and seen else [f"exit code {code}: {last_line(home)}"])
+
+
+def _newsrec_run(base: Path, home: Home) -> "subprocess.Popen[bytes]":
+    arguments = ("run", "--dataset", "simulated", "--data-root", str(base / "log"), "--models", "popular_15")
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(home.path / "dagster"),
+        "NEWSREC_LAKE": str(home.lake.root),
+        "MLFLOW_TRACKING_URI": home.uri,
+    }
+    with home.log.open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", *arguments], env=environment, stdout=log, stderr=log
+        )
+
+
 def killed_trainers(table: Table, folder: Path, trials: int, rng: Rng) -> None:
     """Trainers beyond the slots wait; one that holds a slot is killed, or the run that started it."""
     from resources.gpu import Device
@@ -367,17 +410,3 @@ def _readable(pipe: int) -> bool:
     import select
 
     return bool(select.select([pipe], [], [], 0)[0])
-
-
-__all__ = [
-    "clock_back",
-    "damaged",
-    "full_disk",
-    "killed",
-    "killed_trainers",
-    "promises",
-    "read_only",
-    "size_limit",
-    "store_away",
-    "together",
-]
