@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 DEMO := data/simulated
 SEED ?= 1
 
-.PHONY: setup run test test-slow fuzz seeds calibrate ui clean
+.PHONY: setup run test test-slow test-faults fuzz seeds calibrate ui clean
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest
+
+# Kills at random moments, full disk, damage, a store that is away: prints fault x promise (docs/faults.md).
+test-faults: setup
+	$(BIN)/python -m tests.faults --kills 200 --write docs/faults.md
 
 # Damaged sources, ten thousand, through every reader: prints the ledger of docs/hostile_input.md.
 fuzz: setup

@@ -21,13 +21,15 @@ from assets import links
 from assets.expectations import CheckResult, suite_digest, suite_names, validate
 from assets.stage import BASELINE, Need, Stage, Summary, Work, days_of
 from ml.datasets import Dataset
-from ml.errors import DataError, NewsrecError, UsageError
+from ml.errors import DataError, LakeError, NewsrecError, UsageError
 from ml.models import MODELS, ModelSpec
 from ml.splits import ROLLING, split
 from resources.bindings import RunSettings, ToolBox, Tools, default_settings
 from resources.code import source_digest
-from resources.lake import Ref, Version, recipe_key
+from resources.lake import Lake, Ref, Version, recipe_key
+from resources.tracker import TrackedRun
 from resources.transient import is_transient
+from resources.version import require_sound
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*allow_nonexistent_upstream_partitions.*")
 RETRIES = 2
@@ -157,10 +159,14 @@ def build_asset(
         except dg.RetryRequested:
             raise
         except Exception as error:
-            if not is_transient(error):
+            if is_transient(error):
+                waited = _WAITED[context.run.run_id, key]
+                raise dg.RetryRequested(max_retries=RETRIES + waited, seconds_to_wait=WAIT_SECONDS) from error
+            if not isinstance(error, OSError):
                 raise
-            waited = _WAITED[context.run.run_id, key]
-            raise dg.RetryRequested(max_retries=RETRIES + waited, seconds_to_wait=WAIT_SECONDS) from error
+            said = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+            said = f"{'/'.join(key.path)}: {said}: what was published stays; see to the disk, then run again"
+            raise dg.Failure(description=said, metadata={"bad_input": False}, allow_retries=False) from error
 
     return body
 
@@ -246,24 +252,31 @@ def _materialise(
     by_name: Mapping[str, Stage],
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     ref = stage.ref(dataset, day, settings, model)
+    for line in tools.tracker.mend(tools.lake):
+        context.log.warning(line)
     refs = input_refs(stage, dataset, day, model, settings, by_name, tools.source.days(dataset))
     inputs = {name: [tools.lake.require(r) for _, _, r in found] for name, found in refs.items()}
     flat = [v for versions in inputs.values() for v in versions]
     key, recipe, code = key_of(stage, dataset, day, model, settings, tools, flat)
     columns = links.column_lineage(stage, dataset, model, by_name)
-    current = tools.lake.current(ref)
-    if current is not None and current.recipe_key == key and all(f.is_file() for f in current.files()):
+    current = _current(context, tools.lake, ref)
+    if current is not None and current.recipe_key == key and not current.lost():
         context.log.info(f"{ref}: unchanged, recipe key {key[:12]}")
         more = {**links.links(tools.lake, current, tools.tracker.uri), **columns, "unchanged": True}
         return _result(stage, current, tools.lake.publication(ref)["checks"], more)
+    for version in flat:
+        require_sound(version)
     started = monotonic()
     asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
     with ExitStack() as stack:
+        unfinished = stack.enter_context(tools.lake.unfinished(key))
         run = stack.enter_context(tools.tracker.run(ref, context.run.run_id, key))
         staged = stack.enter_context(tools.lake.staging(ref))
-        work = Work(dataset, day, model, settings, inputs, staged.path, tools, _teller(context, ref))
+        work = Work(dataset, day, model, settings, inputs, staged.path, tools, _teller(context, ref), unfinished)
         summary = stage.compute(work)
         checks = _check(stage, dataset, work)
+        _track(run, recipe, summary, flat)
+        run.about_to_publish(summary.artifacts)
         record = {
             "dagster_run": context.run.run_id,
             "mlflow_run": run.run_id,
@@ -281,10 +294,19 @@ def _materialise(
             checks=checks,
             record=record,
         )
-        _track(run, recipe, summary, version, flat)
+        run.published(version, summary.artifacts)
     extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"], **columns}
     extra |= links.links(tools.lake, version, tools.tracker.uri, run.url)
     return _result(stage, version, checks, extra)
+
+
+def _current(context: dg.AssetExecutionContext, lake: Lake, ref: Ref) -> Version | None:
+    """The current version, None where there is none that can be read: what is damaged is made anew."""
+    try:
+        return lake.current(ref)
+    except LakeError as error:
+        context.log.warning(f"made anew: {error}")
+        return None
 
 
 def _teller(context: dg.AssetExecutionContext, ref: Ref) -> Callable[[str], None]:
@@ -324,23 +346,14 @@ def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:
     return checks
 
 
-def _track(run: Any, recipe: Mapping[str, Any], summary: Summary, version: Version, inputs: Sequence[Version]) -> None:
+def _track(run: TrackedRun, recipe: Mapping[str, Any], summary: Summary, inputs: Sequence[Version]) -> None:
     run.params(recipe)
     run.metrics(summary.metrics)
     if summary.curves:
         run.curves(summary.curves)
-    for name in summary.artifacts:
-        run.artifact(version.file(name))
     for source in inputs:
         run.input(str(source.ref), source.manifest_digest)
-    run.tags(
-        {
-            "newsrec.ref": str(version.ref),
-            "newsrec.manifest": version.manifest_digest,
-            "newsrec.ledger_head": version.ledger_head,
-            **{f"newsrec.{name}": words for name, words in summary.labels.items()},
-        }
-    )
+    run.tags({f"newsrec.{name}": words for name, words in summary.labels.items()})
 
 
 def _metadata(summary: Summary) -> dict[str, Any]:

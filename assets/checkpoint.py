@@ -28,6 +28,7 @@ def _compute(work: Work) -> Summary:
     train = MODELS[work.model or ""].train
     assert train is not None
     spans = work.split.spans(work.dataset.clock, work.day)
+    device = work.tools.device
     spec = TrainSpec(
         asof=work.asof_paths(),
         sessions=work.one("session_splits").file("sessions.parquet"),
@@ -35,16 +36,19 @@ def _compute(work: Work) -> Summary:
         recipe=work.settings.recipe_of(work.model),
         seed=work.settings.seed,
         out=work.out,
-        device=work.tools.device.name,
+        device=device.name,
         train_end=spans["train"][1],
+        states=work.unfinished,
+        states_key=work.unfinished.name if work.unfinished else "",
     )
-    train(spec, progress=work.progress)
+    with device.lease(work.tools.lake.root, work.progress):
+        train(spec, progress=work.progress)
     curves = json.loads((work.out / "curves.json").read_text())
     metrics = json.loads((work.out / "metrics.json").read_text())
     lists = work.settings.inview_of(work.dataset)
     return Summary(
         metrics={k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))},
-        metadata={"device": work.tools.device.describe()} | ({"validation_auc_rests_on": str(lists)} if lists else {}),
+        metadata={"device": device.describe()} | ({"validation_auc_rests_on": str(lists)} if lists else {}),
         plots={
             "loss": plots.curves(curves, ("loss", "nce"), "loss"),
             "spectrum": plots.curves(curves, ("erank_user", "erank_article", "cosine_user"), "share"),

@@ -50,7 +50,8 @@ class SpanNeed(Need):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a body gets: where it stands, its inputs by name, where to write."""
+    """What a body gets: where it stands, its inputs by name, where to write. `unfinished` is a folder of this recipe
+    key that outlives a killed process until the output is published; None where nothing may be gone on from."""
 
     dataset: Dataset
     day: date
@@ -60,6 +61,7 @@ class Work:
     out: Path
     tools: Tools
     progress: Callable[[str], None]
+    unfinished: Path | None = None
 
     @property
     def split(self) -> Split:

@@ -4,7 +4,9 @@ Belongs here: what a training run is given and writes, optimiser and schedule. D
 (`ml.batches`), losses (`ml.losses`), validation's measures (`ml.validation`). Needs only torch, NumPy, SciPy,
 scikit-learn, PyArrow, Numba, pydantic and safetensors.
 
-A run is a function of its inputs and seed: on a CPU the same spec gives the same bytes.
+A run is a function of its inputs and seed: on a CPU with the same number of threads the same spec gives the same bytes,
+also when the run was killed on the way and went on from a stored state (`ml.resume`): batches and dropout depend on
+(seed, step) alone, the learning rate on the step.
 """
 
 import json
@@ -16,10 +18,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from ml.asof import AsOf, AsOfPaths
@@ -30,6 +32,7 @@ from ml.losses import info_nce, log_det
 from ml.metrics import average_cosine, relative_effective_rank
 from ml.models.snert import Snert
 from ml.recipes import Recipe
+from ml.resume import State, States
 from ml.sessions import exclusion_mask, read_sessions
 from ml.snert import ArticleTables, SnertNet, save_weights
 from ml.validation import Validation
@@ -42,7 +45,11 @@ _SPECTRUM_ROWS = 4096
 
 class TrainSpec(BaseModel):
     """What one training run is given. `sessions` are ranges into the interactions whose digest is `sessions_digest`;
-    `train_end` (ms) is where training targets end: the exclusion mask does not look past it."""
+    `train_end` (ms) is where training targets end: the exclusion mask does not look past it.
+
+    With the folder `states`, the training stores its state every `states_every` steps and at its end, and goes on from
+    the newest one that is there; `states_key` says what it trains on (the recipe key), beside the spec's own fields.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,6 +61,9 @@ class TrainSpec(BaseModel):
     out: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
     train_end: int
+    states: Path | None = None
+    states_key: str = ""
+    states_every: int = Field(default=100, ge=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +124,7 @@ def train(spec: TrainSpec, progress: Progress = lambda _: None) -> TrainResult:
     with _reproducible(device):
         torch.manual_seed(dropout_seed(spec.seed, -1 % 2**32))
         run = _Run(batches, chosen, SnertNet(fitted.spec, recipe).to(device), device, progress)
-        best, curves = run.fit()
+        best, curves = run.fit(_Keeper.of(spec, device, len(targets)))
     spec.out.mkdir(parents=True, exist_ok=True)
     metrics: dict[str, float | int | str] = {
         "steps": run.steps_done,
@@ -130,7 +140,34 @@ def train(spec: TrainSpec, progress: Progress = lambda _: None) -> TrainResult:
     _write_json(recipe.model_dump(mode="json"), spec.out / "recipe.json")
     _write_json(curves, spec.out / "curves.json")
     _write_json(metrics, spec.out / "metrics.json")
-    return TrainResult(metrics, curves, spec.out, {k: v / max(run.steps_done, 1) for k, v in run.seconds.items()})
+    own_steps = max(run.steps_done - run.first, 1)
+    return TrainResult(metrics, curves, spec.out, {k: v / own_steps for k, v in run.seconds.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Keeper:
+    """Where the states of a training are kept, if at all, and how often."""
+
+    states: States | None
+    every: int
+
+    @classmethod
+    def of(cls, spec: TrainSpec, device: str, targets: int) -> "_Keeper":
+        """States are those of this training only: of its key, recipe, seed and data, on this kind of machine."""
+        if spec.states is None:
+            return cls(None, spec.states_every)
+        identity = {
+            "key": spec.states_key,
+            "recipe": spec.recipe.model_dump(mode="json"),
+            "seed": spec.seed,
+            "sessions": spec.sessions_digest,
+            "train_end": spec.train_end,
+            "targets": targets,
+            "device": device,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads() if device == "cpu" else 0,
+        }
+        return cls(States(spec.states, identity), spec.states_every)
 
 
 class _Run:
@@ -146,13 +183,13 @@ class _Run:
         self.steps = min(self.recipe.steps, epochs)
         self.optimiser = torch.optim.AdamW(_groups(net, self.recipe.weight_decay), lr=self.recipe.lr)
         self.seconds = {"wait for data": 0.0, "forward": 0.0, "backward": 0.0}
-        self.steps_done = 0
+        self.steps_done = self.first = 0
 
-    def fit(self) -> tuple[_Best, list[dict[str, float]]]:
+    def fit(self, keeper: _Keeper) -> tuple[_Best, list[dict[str, float]]]:
         """Train to the end or until validation stops improving; the network ends with the best weights."""
-        best, curves = _Best(), []
-        started = time.monotonic()
-        for step, batch in enumerate(self._batches()):
+        best, curves = self._resume(keeper)
+        started, over = time.monotonic(), self._over(best)
+        for step, batch in self._batches(self.steps if over else self.first):
             point = self._step(step, batch)
             done = self.steps_done = step + 1
             if done % self.recipe.eval_every == 0 or done == self.steps:
@@ -162,22 +199,80 @@ class _Run:
             if "recall@20" in point or done % _REPORT_EVERY == 0 or done == 1:
                 curves.append({"step": float(done), **point})
                 self.progress(self._message(done, point, time.monotonic() - started))
-            if best.bad >= self.recipe.patience:
+            over = self._over(best)
+            if keeper.states is not None and (over or done % keeper.every == 0):
+                keeper.states.save(self._state(best, curves))
+            if over:
                 break
         self.net.load_state_dict(best.weights)
         return best, curves
 
-    def _batches(self) -> Iterator[Batch]:
-        """Batches in order, made a little ahead in one other thread."""
+    def _over(self, best: _Best) -> bool:
+        return self.steps_done == self.steps or best.bad >= self.recipe.patience
+
+    def _resume(self, keeper: _Keeper) -> tuple[_Best, list[dict[str, float]]]:
+        """Where training stands: at the newest stored state, else at its beginning."""
+        best, curves = _Best(), []
+        state, said = keeper.states.newest() if keeper.states is not None else (None, [])
+        for line in said:
+            self.progress(line)
+        if state is not None:
+            self._restore(state, best)
+            curves = state.facts["curves"]
+            self.progress(f"went on from the state stored after step {state.step} of {self.steps}")
+        return best, curves
+
+    def _state(self, best: _Best, curves: list[dict[str, float]]) -> State:
+        """Everything that the steps to come depend on."""
+        tensors = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in best.weights.items()}
+        moments = self.optimiser.state_dict()["state"]
+        tensors |= {f"optimiser.{i}.{name}": t for i, held in moments.items() for name, t in held.items()}
+        facts = {
+            "schedule": {"steps": self.steps, "warmup": self.recipe.warmup, "lr": self.optimiser.param_groups[0]["lr"]},
+            "best": {
+                "step": best.step,
+                "score": [_unset(v) for v in best.score],
+                "metrics": {name: _unset(v) for name, v in best.metrics.items()},
+                "bad": best.bad,
+            },
+            "curves": curves,
+        }
+        return State(self.steps_done, tensors, facts)
+
+    def _restore(self, state: State, best: _Best) -> None:
+        """The reverse of `_state`."""
+        parts: dict[str, dict[str, Tensor]] = {"net": {}, "best": {}, "optimiser": {}}
+        for name, tensor in state.tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.net.load_state_dict(parts["net"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimiser"].items():
+            index, _, what = name.partition(".")
+            moments.setdefault(int(index), {})[what] = tensor
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        kept: dict[str, Any] = state.facts["best"]
+        best.step, best.bad = kept["step"], kept["bad"]
+        first, second = (-math.inf if v is None else v for v in kept["score"])
+        best.score = (first, second)
+        best.metrics = {name: math.nan if v is None else v for name, v in kept["metrics"].items()}
+        best.weights = {name: tensor.to(self.device) for name, tensor in parts["best"].items()}
+        self.steps_done = self.first = state.step
+
+    def _batches(self, first: int) -> Iterator[tuple[int, Batch]]:
+        """Steps from `first` on with their batches, made a little ahead in one other thread."""
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            waiting: list[Future[Batch]] = [pool.submit(self.batches.make, s) for s in range(min(_AHEAD, self.steps))]
-            for step in range(self.steps):
+            ahead = range(first, min(first + _AHEAD, self.steps))
+            waiting: list[Future[Batch]] = [pool.submit(self.batches.make, s) for s in ahead]
+            for step in range(first, self.steps):
                 before = time.monotonic()
                 batch = waiting.pop(0).result()
                 self.seconds["wait for data"] += time.monotonic() - before
                 if step + _AHEAD < self.steps:
                     waiting.append(pool.submit(self.batches.make, step + _AHEAD))
-                yield batch
+                yield step, batch
             for future in waiting:
                 future.cancel()
 
@@ -222,9 +317,10 @@ class _Run:
         return Snert(self.net, self.batches.fitted, self.recipe, self.device)
 
     def _message(self, done: int, point: dict[str, float], elapsed: float) -> str:
-        left = elapsed / done * (self.steps - done)
+        own_steps = done - self.first
+        left = elapsed / own_steps * (self.steps - done)
         shown = " ".join(f"{k} {point[k]:.4f}" for k in ("loss", "nce", "recall@20", "ndcg@20", "auc") if k in point)
-        parts = ", ".join(f"{name} {1000 * s / done:.0f}" for name, s in self.seconds.items())
+        parts = ", ".join(f"{name} {1000 * s / own_steps:.0f}" for name, s in self.seconds.items())
         return f"step {done}/{self.steps}: {shown}; {left:.0f} s left at most (ms a step: {parts})"
 
 
@@ -272,6 +368,11 @@ def _spectrum(user: Tensor, article: Tensor) -> dict[str, float]:
         "cosine_user": average_cosine(users),
         "cosine_article": average_cosine(articles),
     }
+
+
+def _unset(value: float) -> float | None:
+    """A figure as JSON holds it: what is not finite becomes null."""
+    return value if math.isfinite(value) else None
 
 
 def _write_json(value: object, path: Path) -> None:

@@ -8,6 +8,7 @@ one JSON document on standard output; everything else goes to standard error.
 """
 
 import atexit
+import errno
 import json
 import logging
 import os
@@ -45,6 +46,7 @@ SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or la
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]
 
 
+DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 INTERRUPTED = 130
 """Exit code after Ctrl-C; typer returns it too."""
 
@@ -542,6 +544,11 @@ def _guarded(command: Callable[[], Any]) -> int:
         return 2
     except NewsrecError as error:
         say(f"newsrec: {error}")
+        return 1
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        say(f"newsrec: {error.strerror} ({error.filename or 'no file named'}): see to the disk, then run again")
         return 1
     if code == INTERRUPTED:
         say(stopped)

@@ -15,6 +15,7 @@ from assets.build import asset_key, input_refs, key_of
 from assets.graph import BY_NAME, STAGES
 from assets.stage import Stage
 from ml.datasets import Dataset
+from ml.errors import LakeError
 from resources.bindings import RunSettings, Tools
 from resources.lake import Ref, Version
 
@@ -114,16 +115,19 @@ def _judge(
     inputs: Sequence[Ref],
     states: Mapping[Ref, State],
 ) -> tuple[State, str]:
-    current = tools.lake.current(ref)
+    try:
+        current = tools.lake.current(ref)
+    except LakeError as error:
+        return "missing", f"damaged, is made anew: {error}"
     if current is None:
         return "missing", "not in the lake"
     pending = [r for r in inputs if states[r] != "fresh"]
     if pending:
         more = f" and {len(pending) - 1} more" if len(pending) > 1 else ""
         return "waits", f"input {pending[0]}{more} runs first; skipped if that changes nothing"
-    lost = [f["name"] for f in current.manifest["files"] if not (current.path / f["name"]).is_file()]
+    lost = current.lost()
     if lost:
-        return "missing", f"file {lost[0]} is gone from the lake"
+        return "missing", f"file {lost[0]} is gone from the lake, or cut"
     versions = [tools.lake.require(r) for r in inputs]
     key, recipe, code = key_of(stage, dataset, day, model, settings, tools, versions)
     if key == current.recipe_key:

@@ -72,6 +72,8 @@ def execute(
     go to every Dagster run. Raises RunFailed with the step's own line."""
     waiting = f"another run of {dataset.name} is at work in this lake: waiting until it has ended"
     with toolbox.tools().lake.alone(dataset.name, lambda: say(waiting)):
+        for line in toolbox.tools().tracker.mend(toolbox.tools().lake):
+            say(line)
         plan = make_plan(dataset, settings, toolbox.tools(), goals)
         seconds = _run_plan(plan, settings, toolbox, say, tags or {}) if plan.pending else {}
     return Outcome(len(plan.pending), len(plan.nodes) - len(plan.pending), seconds)

@@ -177,5 +177,5 @@ def _make_tools(
         source=DatasetSource(lake, dict([root] if root else []), watermark_hours),
         encoder=TextEncoder(*encoder, device=device, download=os.environ.get("HF_HUB_OFFLINE") == "0"),
         device=Device(device),
-        tracker=Tracker(tracking_uri),
+        tracker=Tracker(tracking_uri, lake / ".tracking"),
     )

@@ -10,6 +10,7 @@ them is current) and `ledger.jsonl` (every publication).
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ POINTER = "current.json"
 LOCKS = ".locks"
 STAGING = ".staging"
 CACHE = ".cache"
+UNFINISHED = "unfinished"
 VERSION_DIGITS = 16
 
 __all__ = ["Lake", "Ref", "Staged", "Version", "read_parquet", "recipe_key", "write_parquet"]
@@ -99,6 +101,17 @@ class Lake:
         path = self.root / CACHE / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    @contextmanager
+    def unfinished(self, key: str) -> Iterator[Path]:
+        """The folder in which a computation of this recipe key keeps what it can go on from after it was killed: one
+        process at a time, removed at the end of the block, kept when the block raises or its process dies."""
+        path = self.root / CACHE / UNFINISHED / key
+        lock = self.root / LOCKS / f"unfinished~{key}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            yield path
+            shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
     def lock(self, ref: Ref) -> Iterator[None]:

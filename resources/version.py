@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,39 @@ class Version:
             raise LakeError(f"{self.ref} has no file {name!r}; it has {', '.join(names) or 'no files'}")
         return self.path / name
 
+    def lost(self) -> list[str]:
+        """Names of files that are gone or have another size than was published; their bytes are not read."""
+        return [f["name"] for f in self.manifest["files"] if _size(self.path / f["name"]) != f["bytes"]]
+
     def files(self, glob: str = "*") -> list[Path]:
         """Paths of the files whose name matches `glob`, sorted by name."""
         return [self.path / f["name"] for f in self.manifest["files"] if fnmatchcase(f["name"], glob)]
+
+
+def require_sound(version: Version) -> None:
+    """Raises LakeError where a byte of the version differs from what was published: an input that changed makes no
+    numbers. A file is hashed once a process for as long as its size, times and place stay."""
+    for entry in version.manifest["files"]:
+        path = version.path / entry["name"]
+        try:
+            facts = path.stat()
+            found = _digest_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+        except OSError as error:
+            raise LakeError(f"{version.ref}: {path} cannot be read ({error.strerror}): run again") from error
+        if found != entry["sha256"]:
+            raise LakeError(
+                f"{version.ref}: the bytes of {path} differ from what was published: remove that file and run again, "
+                f"which makes it anew"
+            )
+
+
+@lru_cache(maxsize=65_536)
+def _digest_once(path: Path, *_: int) -> str:
+    return file_digest(path)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:

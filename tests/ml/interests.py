@@ -3,7 +3,7 @@
 Readers like one of four topics; most of their clicks go to fresh articles of it, the rest to what is fresh at all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,11 @@ def write_world(folder: Path, readers: int = 150, articles: int = 240, name: str
     Popularity.build(clicks.article, clicks.time, articles).save(folder / "popularity.safetensors")
     spans = {"train": (START, TRAIN_END), "validation": (TRAIN_END, START + DAYS * MS_PER_DAY)}
     write_sessions(session_ranges(clicks, spans), folder / "sessions.parquet", DIGEST)
+    return replace(written_world(folder, name), topic=topic)
+
+
+def written_world(folder: Path, name: str = "simulated") -> World:
+    """The log that `write_world` made in `folder`; its topics are not known any more."""
     paths = AsOfPaths(
         dataset=dataset(name).name,
         features=folder / "features.parquet",
@@ -70,7 +75,7 @@ def write_world(folder: Path, readers: int = 150, articles: int = 240, name: str
         content={"body": [folder / "body.parquet"]} if name != "globo" else {},
         impressions=[],
     )
-    return World(paths, folder / "sessions.parquet", topic)
+    return World(paths, folder / "sessions.parquet", np.zeros(0, dtype=np.int64))
 
 
 def _clicks(

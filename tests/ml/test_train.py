@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from ml import train as trainer
 from ml.asof import AsOf
 from ml.batches import Batches, log_density, step_targets, target_cases
 from ml.clock import minute_of
@@ -125,6 +126,88 @@ def test_early_stopping(world: World, tmp_path: Path) -> None:
     result = train(spec_of(world, tmp_path, small_recipe(steps=200, epochs=50, eval_every=2, patience=2, lr=1e-9)))
     assert result.metrics["steps"] < 200
     assert result.metrics["best_step"] == result.metrics["steps"] - 4
+
+
+class Died(BaseException):
+    """The process that trains ends here."""
+
+
+def die_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next trainings die as they begin the step after `step`."""
+    original = trainer._Run._step
+
+    def stepping(self: trainer._Run, number: int, batch: object) -> dict[str, float]:
+        if number == step:
+            raise Died
+        return original(self, number, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer._Run, "_step", stepping)
+
+
+def resumable(world: World, folder: Path, **changes: object) -> TrainSpec:
+    changes = {"states": folder / "states", "states_key": "k", "states_every": 4} | changes
+    return spec_of(world, folder / "out").model_copy(update=changes)
+
+
+@pytest.mark.parametrize("deaths", [(2,), (17, 29), (5, 6, 23)])
+def test_a_training_that_died_goes_on_and_ends_in_the_same_bytes(
+    world: World, trained: tuple[TrainResult, list[str]], tmp_path: Path, deaths: tuple[int, ...]
+) -> None:
+    spec = resumable(world, tmp_path)
+    for death in deaths:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Died):
+            die_after(death, patch)
+            train(spec)
+        kept = [death // 4 * 4 - 4, death // 4 * 4]
+        assert sorted(int(p.stem) for p in spec.states.glob("*.json")) == [step for step in kept if step > 0]
+    said: list[str] = []
+    train(spec, said.append)
+    assert any(line == f"went on from the state stored after step {deaths[-1] // 4 * 4} of 30" for line in said) == (
+        deaths[-1] >= 4
+    )
+    for name in FILES:
+        assert (spec.out / name).read_bytes() == (trained[0].out / name).read_bytes(), name
+
+
+def test_a_training_that_was_over_is_not_repeated(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small_recipe(steps=200, epochs=50, eval_every=2, patience=2, lr=1e-9)
+    spec = resumable(world, tmp_path, recipe=recipe, states_every=100)
+    first = train(spec)
+    die_after(0, monkeypatch)
+    again = train(spec.model_copy(update={"out": tmp_path / "again"}))
+    assert again.metrics == first.metrics and again.curves == first.curves
+    for name in FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (spec.out / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("other", [{"states_key": "other"}, {"seed": 4}, {"recipe": small_recipe(lr=2e-3)}])
+def test_a_state_of_another_training_is_not_used(world: World, tmp_path: Path, other: dict[str, object]) -> None:
+    spec = resumable(world, tmp_path, recipe=small_recipe(steps=6, eval_every=6))
+    train(spec)
+    said: list[str] = []
+    other = {"seed": 3, "states_key": "k", **other}
+    train(spec.model_copy(update=other), said.append)
+    assert any("of another training" in line for line in said)
+    assert not any("went on" in line for line in said)
+
+
+def test_a_damaged_state_is_named_and_the_one_before_it_used(
+    world: World, trained: tuple[TrainResult, list[str]], tmp_path: Path
+) -> None:
+    spec = resumable(world, tmp_path)
+    train(spec)
+    newest = spec.states / "000000030.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 4
+    newest.write_bytes(data)
+    said: list[str] = []
+    train(spec, said.append)
+    assert "000000030.json: training state is damaged (the bytes of 000000030.safetensors changed)" in said[0]
+    assert said[1] == "went on from the state stored after step 28 of 30"
+    for name in FILES:
+        assert (spec.out / name).read_bytes() == (trained[0].out / name).read_bytes(), name
 
 
 def test_no_targets_are_an_error(world: World, tmp_path: Path) -> None:

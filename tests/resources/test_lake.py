@@ -347,3 +347,16 @@ def test_a_second_run_over_a_dataset_waits_for_the_first(tmp_path):
         order.append("second runs")
     thread.join()
     assert order == ["second waits", "first ends", "second runs"]
+
+
+def test_what_is_unfinished_stays_until_it_is_published(tmp_path):
+    lake = Lake(tmp_path)
+    with pytest.raises(ZeroDivisionError), lake.unfinished("k1") as folder:
+        folder.mkdir(parents=True)
+        (folder / "state").write_text("half")
+        _ = 1 / 0
+    with lake.unfinished("k2") as other:
+        assert not other.exists()
+    with lake.unfinished("k1") as again:
+        assert (again / "state").read_text() == "half"
+    assert not folder.exists()
