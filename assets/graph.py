@@ -14,6 +14,7 @@ from assets.popularity import POPULARITY_TENSOR
 from assets.predictions import PREDICTIONS
 from assets.raw import RAW
 from assets.report import EVALUATION_REPORT
+from assets.segments import EVALUATION_SEGMENTS
 from assets.sessions import SESSION_SPLITS
 from assets.tables import ARTICLES, CLICKS, IMPRESSIONS
 
@@ -34,6 +35,7 @@ STAGES = (
     EVALUATION_RQ1,
     EVALUATION_RQ2,
     EVALUATION_RQ3,
+    EVALUATION_SEGMENTS,
     EVALUATION_REPORT,
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
