@@ -12,6 +12,7 @@ from assets.index import FAISS_INDEX
 from assets.interactions import INTERACTIONS
 from assets.popularity import POPULARITY_TENSOR
 from assets.predictions import PREDICTIONS
+from assets.promotion import PROMOTION
 from assets.raw import RAW
 from assets.report import EVALUATION_REPORT
 from assets.segments import EVALUATION_SEGMENTS
@@ -37,5 +38,6 @@ STAGES = (
     EVALUATION_RQ3,
     EVALUATION_SEGMENTS,
     EVALUATION_REPORT,
+    PROMOTION,
 )
 BY_NAME = {stage.name: stage for stage in STAGES}

@@ -311,18 +311,18 @@ def evaluate_segments(
     figures: Json = {"rq1": {}, "rq2": {}, "rq3": {}}
     left_out: dict[str, dict[str, str]] = {}
     for protocol in PROTOCOLS:
-        keys, values = _per_case(per_case["rq1"], "rq1", protocol)
+        keys, values = per_case_of(per_case["rq1"], "rq1", protocol)
         if len(keys[schema.USER_ID]):
             labels = labeller.of_cases(keys)
             left_out["rq1"] = labels.left_out
             figures["rq1"][protocol] = segment_means(values, labels, keys[schema.USER_ID], seed)
     shown = InViewLists.read(predictions)
     if len(shown.keys[schema.USER_ID]):
-        keys, values = _per_case(per_case["rq2"], "rq2")
+        keys, values = per_case_of(per_case["rq2"], "rq2")
         labels = labeller.of_impressions(shown)
         left_out["rq2"] = labels.left_out
         figures["rq2"] = segment_means(values, labels, keys[schema.USER_ID], seed)
-    keys, values = _per_case(per_case["rq3"], "rq3")
+    keys, values = per_case_of(per_case["rq3"], "rq3")
     if len(keys[schema.USER_ID]):
         labels = labeller.of_cases(keys)
         left_out["rq3"] = labels.left_out
@@ -346,8 +346,8 @@ def evaluate_segments(
 _NO_METRIC = {"case", "protocol", "rank", schema.SYNTHETIC}
 
 
-def _per_case(path: Path, rq: str, protocol: str = "") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Keys int64 [N] and metrics float64 [N] by name, of one question (and protocol)."""
+def per_case_of(path: Path, rq: str, protocol: str = "") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Keys int64 [N] and metrics float64 [N] by name, of one question (and protocol), from a `per_case.parquet`."""
     kept = [schema.USER_ID, schema.CLICK_TIME, schema.IMPRESSION_ID if rq == "rq2" else schema.ARTICLE_ID]
     names = [n for n in pq.read_schema(path).names if n not in (*kept, *_NO_METRIC)]
     table = read_columns(path, [*kept, *names], pc.field("protocol") == protocol if protocol else None)
