@@ -5,6 +5,8 @@ Belongs here: the list. Does not belong here: anything else.
 
 from assets.analysis import DATASET_ANALYSIS
 from assets.checkpoint import CHECKPOINT
+from assets.decay import DECAY
+from assets.drift import DRIFT
 from assets.embeddings import ARTICLE_EMBEDDINGS
 from assets.evaluation import EVALUATION_RQ1, EVALUATION_RQ2, EVALUATION_RQ3
 from assets.features import ARTICLE_FEATURES
@@ -39,5 +41,7 @@ STAGES = (
     EVALUATION_SEGMENTS,
     EVALUATION_REPORT,
     PROMOTION,
+    DECAY,
+    DRIFT,
 )
 BY_NAME = {stage.name: stage for stage in STAGES}

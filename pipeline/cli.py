@@ -360,6 +360,49 @@ def champion(
 
 
 @app.command()
+def decay(
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+    as_of: DayOption = None,
+    model: ModelOption = "snert",
+    days: Annotated[int, typer.Option("--days", min=1, max=60, help="test it up to so many days later")] = 7,
+    profile: Annotated[str, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = "quick",
+    recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Test the checkpoint of a day (default: the oldest in the lake) on later days, without training it again."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline import watch
+
+    dataset = _dataset(dataset, data_root)
+    toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
+    settings = _settings("rolling", model, profile=profile, recipe=recipe, seed=seed, decay_days=days)
+    _print_page(watch.decay(known, settings, toolbox, parse_day(as_of), model, say), as_json)
+
+
+@app.command()
+def drift(
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+    as_of: DayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How the days up to a day (default: all of the log) differ: skew, categories, turnover, PSI, metrics."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline import watch
+
+    dataset = _dataset(dataset, data_root)
+    toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
+    _print_page(watch.drift(known, _settings("rolling"), toolbox, parse_day(as_of), say), as_json)
+
+
+def _print_page(found: "tuple[dict[str, Any], str, Path]", as_json: bool) -> None:
+    report, text, page = found
+    print(json.dumps(report, indent=1) if as_json else f"{text}\npage: {page}")
+
+
+@app.command()
 def validate(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the log")],
     dataset: Annotated[

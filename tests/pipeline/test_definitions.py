@@ -35,6 +35,8 @@ STAGE_NAMES = [
     "evaluation_segments",
     "evaluation_report",
     "promotion",
+    "decay",
+    "drift",
 ]
 
 
@@ -47,10 +49,12 @@ def test_every_dataset_has_its_own_keys():
     per_model = {"predictions", "evaluation_rq1", "evaluation_rq2", "evaluation_rq3", "evaluation_segments"}
     for dataset in ("simulated", "ebnerd", "globo", "mind"):
         expected = {
-            f"{dataset}/{n}" for n in STAGE_NAMES if n not in {*per_model, "checkpoint", "faiss_index", "promotion"}
+            f"{dataset}/{n}"
+            for n in STAGE_NAMES
+            if n not in {*per_model, "checkpoint", "faiss_index", "promotion", "decay"}
         }
         expected |= {f"{dataset}/{n}/{m}" for n in per_model for m in DEFAULT_MODELS}
-        expected |= {f"{dataset}/{n}/snert" for n in ("checkpoint", "faiss_index", "promotion")}
+        expected |= {f"{dataset}/{n}/snert" for n in ("checkpoint", "faiss_index", "promotion", "decay")}
         assert {k for k in keys if k.startswith(f"{dataset}/")} == expected
 
 
