@@ -37,7 +37,7 @@ PSI = (
     f"Each day against the {measures.REFERENCE_DAYS} days before it (fewer at the log's start): sum of "
     "(p - q) ln(p / q) over the reference's deciles, unknown values a bin of their own, half a click added to every "
     "bin; features of the clicked articles as of their clicks, an even sample of at most "
-    f"{measures.SAMPLE:,} clicks on either side. Clicks in windows are counted from the first day of the interactions on."
+    f"{measures.SAMPLE:,} clicks on either side. Clicks in windows are counted from the interactions' first day on."
 )
 
 

@@ -39,7 +39,8 @@ class Evidence:
     """What is known of a challenger. `champion`: whether there is one to compare with. `paired`: by `recall`, `auc`,
     `coverage` the entry `{"difference", "low", "high"}`; a missing one has its reason in `unmeasured`. `erank`: by
     tower the relative effective rank of the challenger and, where there is one, of the champion; empty for models
-    without vectors. `latency_ms`: 95th percentile. `faults`: what is wrong with the challenger's bytes and their origin."""
+    without vectors. `latency_ms`: 95th percentile. `faults`: what is wrong with the challenger's bytes and those that
+    it came from."""
 
     champion: bool
     paired: Mapping[str, Mapping[str, float | None]]
