@@ -19,7 +19,7 @@ import dagster as dg
 
 from assets import links
 from assets.expectations import CheckResult, suite_digest, suite_names, validate
-from assets.stage import BASELINE, Need, Stage, Summary, Work, days_of
+from assets.stage import BASELINE, Kept, Need, Stage, Summary, Work, days_of
 from ml.datasets import Dataset
 from ml.errors import DataError, LakeError, NewsrecError, UsageError
 from ml.models import MODELS, ModelSpec
@@ -92,6 +92,8 @@ def input_refs(
     known = set(days_with_data)
     found: dict[str, list[tuple[Stage, date, Ref]]] = {}
     for need in stage.needs:
+        if isinstance(need, Kept):
+            continue
         upstream = by_name[need.stage]
         days = days_of(need.within(settings), day, split(settings.split), dataset)
         if upstream.daily:
@@ -99,6 +101,14 @@ def input_refs(
         models = needed_models(need, by_name, model, settings.models)
         found[need.name] = [(upstream, d, upstream.ref(dataset, d, settings, m)) for m in models for d in days]
     return found
+
+
+def kept_inputs(
+    stage: Stage, dataset: Dataset, day: date, model: str | None, settings: RunSettings, lake: Lake
+) -> dict[str, list[Version]]:
+    """What the lake holds for the stage's `Kept` needs, by input name."""
+    kept = [need for need in stage.needs if isinstance(need, Kept)]
+    return {need.name: list(need.find(dataset, day, model, settings, lake)) for need in kept}
 
 
 def key_of(
@@ -256,6 +266,7 @@ def _materialise(
         context.log.warning(line)
     refs = input_refs(stage, dataset, day, model, settings, by_name, tools.source.days(dataset))
     inputs = {name: [tools.lake.require(r) for _, _, r in found] for name, found in refs.items()}
+    inputs |= kept_inputs(stage, dataset, day, model, settings, tools.lake)
     flat = [v for versions in inputs.values() for v in versions]
     key, recipe, code = key_of(stage, dataset, day, model, settings, tools, flat)
     columns = links.column_lineage(stage, dataset, model, by_name)
@@ -295,6 +306,8 @@ def _materialise(
             record=record,
         )
         run.published(version, summary.artifacts)
+        if stage.after is not None:
+            stage.after(tools, version, asked_by)
     extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"], **columns}
     extra |= links.links(tools.lake, version, tools.tracker.uri, run.url)
     return _result(stage, version, checks, extra)

@@ -12,6 +12,8 @@ from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.splits import split
 from resources.bindings import RunSettings, Tools
+from resources.lake import Version
+from resources.registry import register
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
@@ -59,6 +61,11 @@ def _compute(work: Work) -> Summary:
     )
 
 
+def _register(tools: Tools, version: Version, who: str) -> None:
+    """Each retrain is a challenger in the model registry."""
+    register(tools.tracker, version.ref, version.manifest_digest)
+
+
 CHECKPOINT = Stage(
     name="checkpoint",
     group="training",
@@ -71,4 +78,5 @@ CHECKPOINT = Stage(
     models="trained",
     pool="gpu",
     kinds=("pytorch",),
+    after=_register,
 )

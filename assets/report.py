@@ -16,7 +16,7 @@ from ml.schema import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lineage.graph import walk
 
-QUESTIONS = ("rq1", "rq2", "rq3")
+MEASURED = ("rq1", "rq2", "rq3", "segments")
 TABLES = ("articles", "clicks", "impressions")
 
 
@@ -27,7 +27,7 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
 
 def _compute(work: Work) -> Summary:
     models: dict[str, dict[str, Any]] = {name: {"manifests": {}} for name in work.settings.models}
-    for question in QUESTIONS:
+    for question in MEASURED:
         for version in work.inputs[f"evaluation_{question}"]:
             entry = models[str(version.ref.model)]
             entry[question] = json.loads(version.file("metrics.json").read_text())
@@ -78,7 +78,7 @@ EVALUATION_REPORT = Stage(
     group="evaluation",
     description="RQ1 to RQ3 of every model with intervals, beside the published figures; JSON and one HTML page.",
     needs=(
-        *(Need(f"evaluation_{q}", f"evaluation_{q}", model="every") for q in QUESTIONS),
+        *(Need(f"evaluation_{q}", f"evaluation_{q}", model="every") for q in MEASURED),
         Need("checkpoint", "checkpoint", model="every"),
     ),
     modules=("assets.report", "ml.report", "ml.cards"),

@@ -15,7 +15,7 @@ from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.splits import ROLLING, Split, split
 from resources.bindings import RunSettings, Tools
-from resources.lake import Ref, Version
+from resources.lake import Lake, Ref, Version
 
 BASELINE = "popular_15"
 Models = Literal["none", "every", "trained", "embedding"]
@@ -46,6 +46,21 @@ class SpanNeed(Need):
     def within(self, settings: RunSettings) -> Need:
         """The need with the offsets of the settings' span."""
         return replace(self, offsets=lambda _: (-settings.span_days or None, -1))
+
+
+Find = Callable[[Dataset, date, str | None, RunSettings, Lake], Sequence[Version]]
+
+
+def _nothing(*_: object) -> Sequence[Version]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Need):
+    """What the lake holds of `stage`, as `find(dataset, day, model, settings, lake)` chooses, for stages that look
+    back: it is read as it stands, never made first. `offsets` only draw the arrow in the UI."""
+
+    find: Find = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,8 @@ class Stage:
     `modules`: those whose source is part of the recipe key, its own first; what they import from `ml` counts too.
     `daily`: partitions are days of data (else as-of days). `by_split`: the output depends on what the split fits on, on
     what it tests, or on the run's span of days, so the lake keeps one partition per day and split, or per day and
-    span. `day_recipe`: what the recipe says of the partition's day alone.
+    span. `day_recipe`: what the recipe says of the partition's day alone. `after(tools, version, who)`: what follows
+    from a new publication outside the lake's partitions; it may be done twice.
     """
 
     name: str
@@ -134,6 +150,7 @@ class Stage:
     pool: str | None = None
     kinds: tuple[str, ...] = ()
     day_recipe: Callable[[Dataset, date, Tools], dict[str, Any]] = no_recipe
+    after: Callable[[Tools, Version, str], None] | None = None
 
     def sources(self, model: str | None) -> tuple[str, ...]:
         """Modules whose source is part of the recipe key of `model`'s asset: those of what it was trained by, too."""
@@ -178,6 +195,7 @@ def _as_of_needs(end: Callable[[Split], int], impressions: Offsets) -> tuple[Nee
 __all__ = [
     "BASELINE",
     "ROLLING",
+    "Kept",
     "Need",
     "SpanNeed",
     "Stage",

@@ -53,7 +53,7 @@ class Surroundings:
                 f"no {family} vectors at the end of the test span" if family else "this dataset has no content vectors"
             )
             left_out |= {"ild": why, "serendipity": why}
-        code, category = _categories(asof.catalogue.category, clicks, features)
+        code, category = categories_of(asof.catalogue.category, clicks, features)
         if not category:
             left_out["categories"] = "the articles have no category"
         return cls(asof, vectors, version, clicks, span["catalogue_available"], code, category, left_out)
@@ -108,7 +108,7 @@ class Surroundings:
         return self.asof.clicks.article[position], offsets
 
 
-def _categories(category: np.ndarray, clicks: np.ndarray, features: Path | None) -> tuple[np.ndarray, list[str]]:
+def categories_of(category: np.ndarray, clicks: np.ndarray, features: Path | None) -> tuple[np.ndarray, list[str]]:
     """Category code int64 [A] and names: the most clicked, then `other`; `unknown` for articles without one.
 
     No names at all when no article has a category.

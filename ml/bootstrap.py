@@ -69,8 +69,8 @@ def ratios(
     sums = by_reader @ np.hstack([np.where(valid, above, 0.0), np.where(valid, below, 0.0)])
     clusters = np.sum((by_reader @ valid.astype(np.float64)) > 0, axis=0)
     columns = above.shape[1]
-    drawn = np.concatenate([weights @ sums for weights in _draws(len(readers), seed, resamples)])
-    low, high = _percentiles(_divide(drawn[:, :columns], drawn[:, columns:]))
+    drawn = np.concatenate([weights @ sums for weights in draws(len(readers), seed, resamples)])
+    low, high = percentiles(_divide(drawn[:, :columns], drawn[:, columns:]))
     total = sums.sum(axis=0)
     value = _divide(total[:columns], total[columns:])
     low[clusters < 2] = high[clusters < 2] = np.nan
@@ -124,11 +124,11 @@ def _drawn_unions(items: np.ndarray, reader: np.ndarray, readers: np.ndarray, se
     ids, row = np.unique(items, return_inverse=True)
     once = np.ones(len(items), dtype=np.float32)
     received = csr_matrix((once, (row, np.searchsorted(readers, reader))), (len(ids), len(readers)))
-    chosen = ((weights > 0).astype(np.float32).T for weights in _draws(len(readers), seed, resamples))
+    chosen = ((weights > 0).astype(np.float32).T for weights in draws(len(readers), seed, resamples))
     return np.concatenate([np.sum((received @ block) > 0, axis=0) for block in chosen]).astype(np.float64)
 
 
-def _draws(readers: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+def draws(readers: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
     """How often each of `readers` is drawn, float64 [b, readers], in blocks that add up to `resamples` rows."""
     rng = np.random.default_rng(seed)
     block = max(1, _DRAWS_AT_ONCE // max(readers, 1))
@@ -143,7 +143,7 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
 
 
-def _percentiles(estimates: np.ndarray) -> np.ndarray:
+def percentiles(estimates: np.ndarray) -> np.ndarray:
     """Bounds of the central 95 % along the first axis, [2, ...]; resamples without a value do not count."""
     tail = 100 * (1 - LEVEL) / 2
     bounds = np.full((2, *np.shape(estimates)[1:]), np.nan)

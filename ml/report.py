@@ -16,6 +16,8 @@ from ml import figures, published
 from ml.datasets import dataset as known_dataset
 from ml.report_tables import LABELS, LEAKING, PROTOCOL_TITLES, QUESTIONS, tables, text_table
 from ml.schema import SYNTHETIC
+from ml.segment_tables import segment_tables
+from ml.segments import ALL, TITLES
 
 __all__ = ["build_report", "report_json", "text_table"]
 
@@ -64,7 +66,7 @@ def report_json(
 ) -> Json:
     """The report as plain values, in the form that `newsrec metrics --json` prints; arguments as in `build_report`."""
     known = known_dataset(dataset)
-    measured = [entry[rq] for entry in models.values() for rq in QUESTIONS if rq in entry]
+    measured = [entry[rq] for entry in models.values() for rq in (*QUESTIONS, "segments") if rq in entry]
     made = next((found[SYNTHETIC] for found in measured if SYNTHETIC in found), "")
     warning = (
         f"RQ2, and the AUC watched in training, rest on in-view lists that nobody was shown ({made})." if made else ""
@@ -99,6 +101,8 @@ def _model_json(entry: Mapping[str, Any]) -> Json:
     more = {"categories": beyond.get("categories"), "clicks_by_category": beyond.get("clicks_by_category")}
     more |= {"left_out": beyond.get("left_out"), "vectors": beyond.get("vectors"), "oracle": shown.get("oracle")}
     more |= {SYNTHETIC: shown.get(SYNTHETIC)}
+    if "segments" in entry:
+        more |= {"segments": entry["segments"]["protocols"][ALL], "segments_left_out": entry["segments"]["left_out"]}
     return out | {name: value for name, value in more.items() if value} | {"manifest": dict(entry.get("manifests", {}))}
 
 
@@ -131,6 +135,8 @@ def _page(report: Json, curves: Mapping[str, list[dict[str, float]]]) -> str:
         categories=_categories(report, trained=list(curves)),
         published_categories=published.CATEGORIES,
         left_out=_left_out(report),
+        segments=segment_tables(report, [m for m in report["models"] if m in (report["baseline"], *curves)]),
+        segments_left_out=_segments_left_out(report),
         curves={name: figures.training_curves(f"curves {name}", points, CURVES) for name, points in curves.items()},
     )
 
@@ -160,6 +166,12 @@ def _categories(report: Json, trained: list[str]) -> Json:
     drawn = [name for name in (CLICKS, report["baseline"], *trained) if name in shares]
     drawing = figures.category_bars("categories", {n: {c: shares[n].get(c, 0.0) for c in names} for n in drawn})
     return {"names": names, "shares": shares, "drawing": drawing}
+
+
+def _segments_left_out(report: Json) -> dict[str, str]:
+    """Dimensions that the log does not record, by title, with the reason; the same for all models."""
+    found: Json = next((e["segments_left_out"] for e in report["models"].values() if "segments_left_out" in e), {})
+    return {TITLES[d]: why for reasons in found.values() for d, why in reasons.items()}
 
 
 def _left_out(report: Json) -> dict[str, str]:

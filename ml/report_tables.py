@@ -167,6 +167,11 @@ def _cell(metric: str, entry: Json | None, paired: Json | None, best: bool, sour
     return Cell(value, interval, difference, _bounds(metric, paired, "+"), verdict, best, source)
 
 
+def figure_cell(metric: str, entry: Json | None, source: str) -> Cell:
+    """A figure with its interval, compared with nothing; a dash where there is none."""
+    return _cell(metric, entry, None, False, source)
+
+
 def _bounds(metric: str, entry: Json, sign: str = "") -> str:
     if entry["low"] is None:
         return ""

@@ -305,13 +305,132 @@ def recommend(
     explain: Annotated[bool, typer.Option("--explain", help="history, age and clicks beside each article")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """A list for one reader from the newest checkpoint, as of a time."""
+    """A list for one reader from the champion, or else the newest checkpoint, as of a time."""
     from pipeline.recommend import recommend_for, render
 
     dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
     answer = recommend_for(toolbox.tools(), _settings(split), dataset, model, user, at, k, session)
     print(json.dumps(answer, indent=1) if as_json else render(answer, explain))
+
+
+ModelOption = Annotated[str, typer.Option("--model", help="a model that trains")]
+WhyOption = Annotated[str, typer.Option("--why", help="the reason, for the record")]
+
+
+@app.command()
+def challenge(
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+    as_of: DayOption = None,
+    model: ModelOption = "snert",
+    split: SplitOption = "rolling",
+    profile: Annotated[str, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = "quick",
+    recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Weigh the checkpoint of a day against the champion; it takes its place if the rule allows."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline import promotion
+    from pipeline.deliveries import asked_by
+    from pipeline.run import as_of_day
+
+    dataset = _dataset(dataset, data_root)
+    toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
+    settings = _settings(split, model, profile=profile, recipe=recipe, seed=seed)
+    day = as_of_day(known, settings, toolbox, parse_day(as_of))
+    decision = promotion.challenge(known, settings, toolbox, day, model, asked_by(), say)
+    print(json.dumps(decision, indent=1) if as_json else promotion.render_decision(decision))
+
+
+@app.command()
+def promote(
+    why: WhyOption,
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = None,
+    model: ModelOption = "snert",
+    split: SplitOption = "rolling",
+) -> None:
+    """Make the checkpoint of a day (default: the newest) champion by hand."""
+    from pipeline import promotion
+    from pipeline.deliveries import asked_by
+
+    dataset = _dataset(dataset, None)
+    tools = _toolbox(dataset, None).tools()
+    act = promotion.promote(tools, dataset, model, split, parse_day(as_of), asked_by(), why)
+    say(f"{act.subject.ref} is champion, by {act.who}: {act.why}")
+
+
+@app.command()
+def rollback(
+    why: WhyOption, dataset: DatasetOption = "simulated", model: ModelOption = "snert", split: SplitOption = "rolling"
+) -> None:
+    """Bring the champion before the present one back."""
+    from pipeline import promotion
+    from pipeline.deliveries import asked_by
+
+    dataset = _dataset(dataset, None)
+    act = promotion.rollback(_toolbox(dataset, None).tools(), dataset, model, split, asked_by(), why)
+    say(f"{act.subject.ref} is champion again, by {act.who}: {act.why}")
+
+
+@app.command()
+def champion(
+    dataset: DatasetOption = "simulated",
+    model: ModelOption = "snert",
+    split: SplitOption = "rolling",
+    as_json: JsonOption = False,
+) -> None:
+    """Who is champion, and every promotion, refusal and rollback with who and why."""
+    from pipeline import promotion
+
+    dataset = _dataset(dataset, None)
+    found = promotion.status(_toolbox(dataset, None).tools(), dataset, model, split)
+    print(json.dumps(found, indent=1) if as_json else promotion.render_status(found))
+
+
+@app.command()
+def decay(
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+    as_of: DayOption = None,
+    model: ModelOption = "snert",
+    days: Annotated[int, typer.Option("--days", min=1, max=60, help="test it up to so many days later")] = 7,
+    profile: Annotated[str, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = "quick",
+    recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Test the checkpoint of a day (default: the oldest in the lake) on later days, without training it again."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline import over_time
+
+    dataset = _dataset(dataset, data_root)
+    toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
+    settings = _settings("rolling", model, profile=profile, recipe=recipe, seed=seed, decay_days=days)
+    _print_page(over_time.decay(known, settings, toolbox, parse_day(as_of), model, say), as_json)
+
+
+@app.command()
+def drift(
+    dataset: DatasetOption = "simulated",
+    data_root: RootOption = None,
+    as_of: DayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How the days up to a day (default: all of the log) differ: skew, categories, turnover, PSI, metrics."""
+    from ml.datasets import dataset as known_dataset
+    from pipeline import over_time
+
+    dataset = _dataset(dataset, data_root)
+    toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
+    _print_page(over_time.drift(known, _settings("rolling"), toolbox, parse_day(as_of), say), as_json)
+
+
+def _print_page(found: "tuple[dict[str, Any], str, Path]", as_json: bool) -> None:
+    report, text, page = found
+    print(json.dumps(report, indent=1) if as_json else f"{text}\npage: {page}")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from assets.build import asset_key, input_refs, key_of
+from assets.build import asset_key, input_refs, kept_inputs, key_of
 from assets.graph import BY_NAME, STAGES
 from assets.stage import Stage
 from ml.datasets import Dataset
@@ -129,6 +129,7 @@ def _judge(
     if lost:
         return "missing", f"file {lost[0]} is gone from the lake, or cut"
     versions = [tools.lake.require(r) for r in inputs]
+    versions += [v for found in kept_inputs(stage, dataset, day, model, settings, tools.lake).values() for v in found]
     key, recipe, code = key_of(stage, dataset, day, model, settings, tools, versions)
     if key == current.recipe_key:
         return "fresh", f"recipe key {key[:12]} unchanged"

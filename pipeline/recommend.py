@@ -18,6 +18,7 @@ from ml.models import MODELS
 from ml.predict import recommend
 from ml.splits import split
 from resources.bindings import RunSettings, Tools
+from resources.champion import Champions
 from resources.lake import Version
 
 
@@ -109,10 +110,14 @@ def _iso(time_ms: int) -> str:
 
 
 def _checkpoint(tools: Tools, known: Dataset, model: str, settings: RunSettings, time_ms: int) -> Version | None:
-    """The newest checkpoint of the split whose fitting ended at or before the time."""
+    """The champion where there is one whose fitting ended at or before the time, else the newest such checkpoint."""
     if not MODELS[model].trains:
         return None
     run_split, clock = split(settings.split), known.clock
+    champions = Champions(tools.lake, known.name, model, run_split.fit_name)
+    champion = champions.current()
+    if champion is not None and run_split.fit_end(clock, champion.day) <= time_ms:
+        return champions.version(champion)
     for partition in sorted(tools.lake.partitions(known.name, "checkpoint", model), reverse=True):
         day, _, name = partition.partition(".")
         if name == run_split.fit_name and run_split.fit_end(clock, date.fromisoformat(day)) <= time_ms:

@@ -47,6 +47,12 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     span_days: int = Field(default=0, ge=0, description="days before its own that dataset_analysis covers; 0: all")
     inview: str = Field(default="", description="in-view lists to synthesise for a click-only log: popularity, uniform")
     inview_length: int = Field(default=10, description="articles in a synthesised list")
+    margin_recall: float = Field(default=0.01, ge=0, description="promotion: loss of RQ1 Recall@20 that is tolerated")
+    margin_auc: float = Field(default=0.01, ge=0, description="promotion: loss of RQ2 AUC that is tolerated")
+    margin_coverage: float = Field(default=0.01, ge=0, description="promotion: loss of RQ3 coverage that is tolerated")
+    erank_floor: float = Field(default=0.1, ge=0, le=1, description="promotion: lowest relative effective rank")
+    latency_budget_ms: float = Field(default=250.0, gt=0, description="promotion: budget of a list's slowest 5 %")
+    decay_days: int = Field(default=7, ge=1, le=60, description="days after its own that decay tests a checkpoint on")
     inview_seed: int = Field(default=1, description="seed of synthesised lists")
 
     @property

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from resources.version import Version
 
 Level = Literal["predictions", "checkpoint", "raw", "changed"]
-EVALUATIONS = ("evaluation_rq1", "evaluation_rq2", "evaluation_rq3")
+EVALUATIONS = ("evaluation_rq1", "evaluation_rq2", "evaluation_rq3", "evaluation_segments")
 AGAIN: Mapping[str, tuple[str, ...] | None] = {
     "predictions": EVALUATIONS,
     "checkpoint": (*EVALUATIONS, "predictions"),

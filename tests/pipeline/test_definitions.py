@@ -32,7 +32,11 @@ STAGE_NAMES = [
     "evaluation_rq1",
     "evaluation_rq2",
     "evaluation_rq3",
+    "evaluation_segments",
     "evaluation_report",
+    "promotion",
+    "decay",
+    "drift",
 ]
 
 
@@ -42,11 +46,15 @@ def test_stage_names_are_those_that_users_read():
 
 def test_every_dataset_has_its_own_keys():
     keys = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
-    per_model = {"predictions", "evaluation_rq1", "evaluation_rq2", "evaluation_rq3"}
+    per_model = {"predictions", "evaluation_rq1", "evaluation_rq2", "evaluation_rq3", "evaluation_segments"}
     for dataset in ("simulated", "ebnerd", "globo", "mind"):
-        expected = {f"{dataset}/{n}" for n in STAGE_NAMES if n not in {*per_model, "checkpoint", "faiss_index"}}
+        expected = {
+            f"{dataset}/{n}"
+            for n in STAGE_NAMES
+            if n not in {*per_model, "checkpoint", "faiss_index", "promotion", "decay"}
+        }
         expected |= {f"{dataset}/{n}/{m}" for n in per_model for m in DEFAULT_MODELS}
-        expected |= {f"{dataset}/{n}/snert" for n in ("checkpoint", "faiss_index")}
+        expected |= {f"{dataset}/{n}/snert" for n in ("checkpoint", "faiss_index", "promotion", "decay")}
         assert {k for k in keys if k.startswith(f"{dataset}/")} == expected
 
 

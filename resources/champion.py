@@ -1,0 +1,175 @@
+"""Who is champion: an append-only record in the lake of every promotion, refusal and rollback.
+
+Belongs here: the record and what follows from it. Does not belong here: the rule (`ml.promotion`) and MLflow's aliases
+(`resources.registry`).
+
+One chained ledger a dataset, model and split: `<lake>/<dataset>/.champion/<model>.<split>.jsonl`. Every line says what
+was done, by whom and why; who is champion follows from all lines, nothing is ever rewritten.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+from ml.errors import LakeError, UsageError
+from resources import ledger
+from resources.lake import Lake
+from resources.lineage.archive import read_partition
+from resources.ref import Ref
+from resources.version import Version
+
+FOLDER = ".champion"
+Action = Literal["promote", "refuse", "rollback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Title:
+    """A checkpoint by its lake reference and manifest digest."""
+
+    ref: Ref
+    manifest: str
+
+    @property
+    def day(self) -> date:
+        """Its as-of day."""
+        return date.fromisoformat(self.ref.partition.split(".")[0])
+
+    @classmethod
+    def of(cls, version: Version) -> "Title":
+        """Of a version."""
+        return cls(version.ref, version.manifest_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One line of the record: `subject` is the checkpoint promoted or refused, or that came back with a rollback.
+    `decision` is the manifest digest of the promotion asset behind it, "" for an act by hand."""
+
+    at: str
+    action: Action
+    subject: Title
+    who: str
+    why: str
+    decision: str
+
+    def to_json(self) -> dict[str, str]:
+        """Its fields, the subject as `ref` and `manifest`."""
+        named = {n: str(getattr(self, n)) for n in ("at", "action", "who", "why", "decision")}
+        return named | {"ref": str(self.subject.ref), "manifest": self.subject.manifest}
+
+
+class Champions:
+    """The record of one model under one fitting split (`rolling`, `thesis`)."""
+
+    def __init__(self, lake: Lake, dataset: str, model: str, split: str) -> None:
+        self.lake, self.dataset, self.model, self.split = lake, dataset, model, split
+        self.path = lake.root / dataset / FOLDER / f"{model}.{split}.jsonl"
+
+    def acts(self) -> list[Act]:
+        """All lines, oldest first. Raises LakeError where the chain is broken."""
+        broken = ledger.problems(self.path)
+        if broken:
+            raise LakeError(f"{broken[0]}: restore the record from a backup")
+        return [_act(e.record) for e in ledger.entries(self.path)]
+
+    def current(self) -> Title | None:
+        """The champion now, None before the first promotion."""
+        return _last(self.acts())
+
+    def incumbent(self, challenger: Title) -> Title | None:
+        """Whom the challenger meets: the last champion that is not newer than it, before it became champion itself."""
+        acts = self.acts()
+        for number, act in enumerate(acts):
+            if act.action == "promote" and (act.subject == challenger or act.subject.day > challenger.day):
+                acts = acts[:number]
+                break
+        return _last(acts)
+
+    def kept(self) -> list[Title]:
+        """Checkpoints that must not be deleted: the champion and those that rollbacks would bring back."""
+        return _reign(self.acts())
+
+    def decided(self, decision: str) -> bool:
+        """Whether the promotion asset of this manifest digest has been acted on."""
+        return any(act.decision == decision for act in self.acts())
+
+    def promote(self, subject: Title, who: str, why: str, decision: str = "") -> Act:
+        """Make `subject` champion. Raises UsageError where it is already, or without a reason."""
+
+        def make(acts: Sequence[Act]) -> Act:
+            if _last(acts) == subject:
+                raise UsageError(f"{subject.ref} is champion already (manifest {subject.manifest[:12]})")
+            return self._new("promote", subject, who, why, decision)
+
+        return self._append(make)
+
+    def refuse(self, subject: Title, who: str, why: str, decision: str) -> Act:
+        """Record that `subject` was weighed and found wanting; the champion stays."""
+        return self._append(lambda _: self._new("refuse", subject, who, why, decision))
+
+    def rollback(self, who: str, why: str) -> Act:
+        """The champion before the present one comes back. Raises UsageError where there is none, or without a
+        reason."""
+
+        def make(acts: Sequence[Act]) -> Act:
+            reign = _reign(acts)
+            if len(reign) < 2:
+                raise UsageError(f"{self.dataset}: no champion of {self.model} before the present one to go back to")
+            return self._new("rollback", reign[-2], who, why, "")
+
+        return self._append(make)
+
+    def version(self, title: Title) -> Version:
+        """The checkpoint's version in the lake, also where another is current. Raises LakeError where it is gone."""
+        kept = read_partition(self.lake.root, title.ref).by_digest.get(title.manifest)
+        if kept is None or kept.manifest is None:
+            raise LakeError(
+                f"{title.ref}: the champion's version (manifest {title.manifest[:12]}) is not in the lake: "
+                "`newsrec rollback`, or promote another"
+            )
+        return Version(title.ref, kept.path, kept.manifest, title.manifest, "", "")
+
+    def _new(self, action: Action, subject: Title, who: str, why: str, decision: str) -> Act:
+        if not why.strip():
+            raise UsageError(f"{action} needs a reason: say --why")
+        return Act(datetime.now(UTC).isoformat(timespec="milliseconds"), action, subject, who, why.strip(), decision)
+
+    def _append(self, make: Callable[[Sequence[Act]], Act]) -> Act:
+        with self.lake.lock(Ref(self.dataset, "promotion", f"record.{self.split}", self.model)):
+            act = make(self.acts())
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            ledger.append(self.path, act.to_json())
+        return act
+
+
+def all_kept(lake: Lake) -> list[Title]:
+    """Checkpoints of the whole lake that some record's champion or a rollback of it names."""
+    records = sorted(lake.root.glob(f"*/{FOLDER}/*.jsonl"))
+    named = [(p.parts[-3], *p.name.split(".")[:2]) for p in records]
+    return [title for parts in named for title in Champions(lake, *parts).kept()]
+
+
+def _reign(acts: Sequence[Act]) -> list[Title]:
+    """Champions in the order in which rollbacks would undo them; the last is champion now."""
+    reign: list[Title] = []
+    for act in acts:
+        if act.action == "promote":
+            reign.append(act.subject)
+        elif act.action == "rollback":
+            reign.pop()
+    return reign
+
+
+def _last(acts: Sequence[Act]) -> Title | None:
+    reign = _reign(acts)
+    return reign[-1] if reign else None
+
+
+def _act(record: dict[str, Any]) -> Act:
+    try:
+        subject = Title(Ref.parse(record["ref"]), record["manifest"])
+        return Act(subject=subject, **{n: record[n] for n in ("at", "action", "who", "why", "decision")})
+    except (KeyError, TypeError) as error:
+        raise LakeError(f"the record of champions holds a line that says nothing: {json.dumps(record)[:80]}") from error
