@@ -4,7 +4,7 @@ Belongs here: the training specification made from lake versions. Does not belon
 """
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assets import plots
 from assets.stage import Need, Stage, Summary, Work, fit_needs
@@ -15,6 +15,9 @@ from resources.bindings import RunSettings, Tools
 from resources.lake import Version
 from resources.registry import register
 
+if TYPE_CHECKING:
+    from ml.train import TrainSpec
+
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
     return {
@@ -24,25 +27,29 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
     }
 
 
-def _compute(work: Work) -> Summary:
+def spec_of(work: Work) -> "TrainSpec":
+    """What the training of `work.model` is given."""
     from ml.train import TrainSpec
 
-    train = MODELS[work.model or ""].train
-    assert train is not None
     spans = work.split.spans(work.dataset.clock, work.day)
-    device = work.tools.device
-    spec = TrainSpec(
+    return TrainSpec(
         asof=work.asof_paths(),
         sessions=work.one("session_splits").file("sessions.parquet"),
         sessions_digest=work.one("interactions").content,
         recipe=work.settings.recipe_of(work.model),
         seed=work.settings.seed,
         out=work.out,
-        device=device.name,
+        device=work.tools.device.name,
         train_end=spans["train"][1],
         states=work.unfinished,
         states_key=work.unfinished.name if work.unfinished else "",
     )
+
+
+def _compute(work: Work) -> Summary:
+    train = MODELS[work.model or ""].train
+    assert train is not None
+    device, spec = work.tools.device, spec_of(work)
     with device.lease(work.tools.lake.root, work.progress):
         train(spec, progress=work.progress)
     curves = json.loads((work.out / "curves.json").read_text())
@@ -53,7 +60,7 @@ def _compute(work: Work) -> Summary:
         metadata={"device": device.describe()} | ({"validation_auc_rests_on": str(lists)} if lists else {}),
         plots={
             "loss": plots.curves(curves, ("loss", "nce"), "loss"),
-            "spectrum": plots.curves(curves, ("erank_user", "erank_article", "cosine_user"), "share"),
+            "spectrum": plots.curves(curves, ("erank_user", "erank_article", "cosine_user", "cosine_article"), "share"),
             "validation": plots.curves(curves, ("recall@20", "ndcg@20", "auc"), "validation"),
         },
         artifacts=["recipe.json", "curves.json", "metrics.json"],

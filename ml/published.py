@@ -68,7 +68,7 @@ CATEGORIES = {
 def label(dataset: str) -> str:
     """How to head the published figures in a report on `dataset`."""
     if dataset == DATASET:
-        return "EB-NeRD, as published"
+        return "EB-NeRD large, as published; comparable only with a run on that bundle"
     return "EB-NeRD, as published: another dataset, not comparable in level"
 
 

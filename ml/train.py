@@ -381,15 +381,25 @@ def _write_json(value: object, path: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """`python -m ml.train SPEC.json`: exit code 0 done, 1 failed, 2 bad usage or bad input."""
-    if len(arguments) != 1:
-        print("usage: python -m ml.train SPEC.json", file=sys.stderr)
-        return 2
+    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+        print("usage: python -m ml.train SPEC.json    (`newsrec spec` writes one)", file=sys.stderr)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
     try:
         spec = TrainSpec.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        print(f"error: {arguments[0]}: {where}: {first['msg']}{more}; `newsrec spec` writes one", file=sys.stderr)
+        return 2
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"error: {arguments[0]} cannot be read: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        return 2
+    try:
         result = train(spec, progress=lambda line: print(line, file=sys.stderr))
-    except (OSError, ValidationError, NewsrecError) as error:
+    except (OSError, NewsrecError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, (ValidationError, UsageError)) else 1
+        return 2 if isinstance(error, (UsageError, DataError)) else 1
     print(json.dumps(result.metrics, sort_keys=True))
     return 0
 

@@ -47,6 +47,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable resul
 
 
 DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+NO_PLACE = {errno.ENOTDIR, errno.ENOENT}
 INTERRUPTED = 130
 """Exit code after Ctrl-C; typer returns it too."""
 
@@ -286,6 +287,26 @@ def _newest(toolbox: "ToolBox", dataset: str, stage: str, split: str, model: str
         command = f"newsrec run --dataset {dataset} --split {split}"
         raise UsageError(f"no {stage} of {dataset} with split {split} yet: run `{command}`")
     return date.fromisoformat(days[-1])
+
+
+@app.command()
+def spec(
+    out: Annotated[Path, typer.Option("--out", help="folder that the training will write")],
+    dataset: DatasetOption = "simulated",
+    as_of: DayOption = None,
+    split: SplitOption = "rolling",
+    model: Annotated[str, typer.Option(help="a model that is trained")] = "snert",
+    recipe: Annotated[str, typer.Option("--recipe", help="a recipe by name")] = "snert_quick",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Print a training's specification from the lake, for `python -m ml.train SPEC.json`."""
+    from pipeline.spec import spec_json
+
+    dataset = _dataset(dataset, None)
+    toolbox = _toolbox(dataset, None)
+    day = parse_day(as_of) or _newest(toolbox, dataset, "session_splits", split)
+    settings = _settings(split).model_copy(update={"recipe": recipe, "seed": seed})
+    print(spec_json(toolbox.tools(), settings, dataset, day, model, out))
 
 
 @app.command()
@@ -636,6 +657,9 @@ def main() -> None:
         logging.getLogger(room).setLevel(logging.INFO)
         logging.getLogger(room).addHandler(handler)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    if not Path(os.environ["DAGSTER_HOME"]).is_dir():
+        say(f"newsrec: DAGSTER_HOME={os.environ['DAGSTER_HOME']}: no such folder: make it, or unset the variable")
+        _leave(2)
     _leave(_guarded(lambda: app(standalone_mode=False)))
 
 
@@ -665,7 +689,7 @@ def _guarded(command: Callable[[], Any]) -> int:
         say(f"newsrec: {error}")
         return 1
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno not in DISK_ERRORS | NO_PLACE:
             raise
         say(f"newsrec: {error.strerror} ({error.filename or 'no file named'}): see to the disk, then run again")
         return 1

@@ -132,9 +132,13 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
     data_root: str = Field(default="", description="folder of the dataset that NEWSREC_DATASET names")
     dataset: str = Field(default="", description="dataset that data_root belongs to; default NEWSREC_DATASET")
     device: str = Field(default="auto", description="auto, cpu or cuda")
-    encoder: str = Field(default="packaged-minilm", description="text encoder: packaged-minilm or a Hugging Face name")
-    encoder_revision: str = Field(default="", description="pinned revision of a Hugging Face encoder")
-    pooling: str = Field(default="mean", description="cls or mean")
+    encoder: str = Field(
+        default="", description="packaged-minilm or a Hugging Face name; default NEWSREC_TEXT_ENCODER, else the former"
+    )
+    encoder_revision: str = Field(
+        default="", description="pinned revision of a Hugging Face encoder; default NEWSREC_TEXT_ENCODER_REVISION"
+    )
+    pooling: str = Field(default="", description="cls or mean; default NEWSREC_TEXT_POOLING, else mean")
     watermark_hours: float | None = Field(
         default=None, ge=0, description="a day closes so long after its end; default: NEWSREC_WATERMARK_HOURS, else 6"
     )
@@ -150,7 +154,11 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
         return _make_tools(
             Path(self.lake) if self.lake else lake_root(),
             (name, Path(root)) if name and root else None,
-            (self.encoder, self.encoder_revision or None, self.pooling),
+            (
+                self.encoder or os.environ.get("NEWSREC_TEXT_ENCODER") or "packaged-minilm",
+                self.encoder_revision or os.environ.get("NEWSREC_TEXT_ENCODER_REVISION") or None,
+                self.pooling or os.environ.get("NEWSREC_TEXT_POOLING") or "mean",
+            ),
             self.device,
             self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None,
             _watermark() if self.watermark_hours is None else self.watermark_hours,

@@ -5,7 +5,8 @@ there are (`resources.views`) and the queries of stages (`ml/`).
 """
 
 import os
-from contextlib import ExitStack
+import tempfile
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +22,8 @@ READ_ONLY = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 
 
 class Engine:
-    """A context manager around one in-memory connection, which spills into a folder of its own below `spill`."""
+    """A context manager around one in-memory connection, which spills into a folder of its own below `spill`, or below
+    the system's temporary folder where the lake can only be read."""
 
     def __init__(self, spill: Path, memory_limit: str = "4GB", threads: int | None = None) -> None:
         self._spill = spill
@@ -36,10 +38,15 @@ class Engine:
         self._stack = ExitStack()
 
     def __enter__(self) -> "Engine":
-        folder = self._stack.enter_context(temporary_folder(self._spill))
+        folder = self._stack.enter_context(self._spill_folder())
         config = {**self._settings, "temp_directory": str(folder)}
         self.connection = self._stack.enter_context(duckdb.connect(":memory:", config=config))
         return self
+
+    def _spill_folder(self) -> AbstractContextManager[Path | str]:
+        if os.access(self._spill if self._spill.exists() else self._spill.parent, os.W_OK):
+            return temporary_folder(self._spill)
+        return tempfile.TemporaryDirectory()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

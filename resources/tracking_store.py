@@ -35,6 +35,8 @@ def open_store(uri: str) -> "MlflowClient":
         raise UsageError(f"MLflow tracking URI {uri!r}: use sqlite:///FILE or the address of a tracking server")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from mlflow import MlflowClient
 
     with _set_up_lock(uri):

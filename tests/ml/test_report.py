@@ -138,7 +138,7 @@ def test_own_dataset_is_not_called_another(measured, tmp_path):
     report = build_report("ebnerd", "2023-05-21", "thesis", measured, out=tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert "another dataset" not in html and 'class="badge"' not in html
-    assert report["published"]["label"] == "EB-NeRD, as published"
+    assert report["published"]["label"] == "EB-NeRD large, as published; comparable only with a run on that bundle"
 
 
 def test_the_artefact_of_globo_is_told(tmp_path):

@@ -110,6 +110,19 @@ def test_recommend_answers_for_a_reader_and_for_a_stranger(home):
         assert not read & {a["article_id"] for a in answer["articles"]}
 
 
+def test_a_training_alone_takes_the_lakes_inputs(home, tmp_path):
+    (tmp_path / "spec.json").write_text(newsrec(home, "spec", "--out", str(tmp_path / "trained")))
+    spec = json.loads((tmp_path / "spec.json").read_text())
+    assert spec["out"] == str(tmp_path / "trained")
+    assert all(Path(spec["asof"][name]).is_file() for name in ("features", "interactions"))
+    train = [sys.executable, "-m", "ml.train"]
+    for wrong in ({}, spec | {"seed": "many"}, spec | {"sessions_digest": "0"}):
+        (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+        done = subprocess.run([*train, str(tmp_path / "wrong.json")], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "no model that is trained" in newsrec(home, "spec", "--out", "x", "--model", "random", code=2)
+
+
 def test_sql_sees_sessions_as_lists(home):
     rows = json.loads(newsrec(home, "sql", "SELECT * FROM sessions LIMIT 3", "--json"))
     assert len(rows) == 3

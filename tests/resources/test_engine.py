@@ -176,3 +176,13 @@ def test_it_spills_after_the_lock_and_leaves_nothing(lake: Lake, tmp_path: Path)
         engine.views(lake, "simulated")
         assert engine.query(sql)["n"].to_pylist() == [1_500_000]
     assert [p.name for p in (tmp_path / "spill").iterdir()] == ["sweep"]
+
+
+def test_a_lake_that_can_only_be_read_is_queried(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spilling goes elsewhere, and works after the lock."""
+    monkeypatch.setattr("resources.engine.os.access", lambda path, mode: False)
+    with Engine(lake.root / ".spill", memory_limit="60MB", threads=1) as engine:
+        engine.views(lake, "simulated")
+        count = engine.query("SELECT count(*) AS n FROM (SELECT DISTINCT hash(i) FROM range(3000000) t(i))")
+    assert count["n"].to_pylist() == [3_000_000]
+    assert not (lake.root / ".spill").exists()
