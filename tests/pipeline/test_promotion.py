@@ -29,7 +29,12 @@ def duels(home, tmp_path_factory):
 
 
 def champion(folder):
-    return json.loads(newsrec(folder, "champion", "--json"))
+    """What `newsrec champion --json` prints, without a process of its own."""
+    champions = Champions(Lake(folder / "lake"), "simulated", "snert", "rolling")
+    current = champions.current()
+    assert current is not None
+    named = {"ref": str(current.ref), "manifest": current.manifest}
+    return {"champion": named, "acts": [a.to_json() for a in champions.acts()]}
 
 
 def alias(folder):
@@ -74,6 +79,8 @@ def test_a_decision_stands_and_is_acted_on_once(duels):
     assert again == second
     assert champion(folder) == before and len(before["acts"]) == 2
     assert before["acts"][1]["decision"] == second["manifest"]
+    told = json.loads(newsrec(folder, "champion", "--json"))
+    assert {name: told[name] for name in before} == before
 
 
 def test_record_and_registry_name_the_same_champion_through_rollback_and_promotion(duels, tmp_path):
