@@ -82,12 +82,12 @@ def _compute(work: Work) -> Summary:
     )
 
 
-def _tested(by_name: dict[str, dict[str, Version]], partition: str) -> ageing.Tested | None:
+def _tested(by_name: dict[str, dict[str, Version]], partition: str) -> ageing.AtAge | None:
     versions = {q: found[partition] for q, found in by_name.items() if partition in found}
     if not versions:
         return None
     metrics = {q: json.loads(v.file("metrics.json").read_text(encoding="utf-8")) for q, v in versions.items()}
-    return ageing.Tested(metrics, {q: v.file("per_case.parquet") for q, v in versions.items()})
+    return ageing.AtAge(metrics, {q: v.file("per_case.parquet") for q, v in versions.items()})
 
 
 DECAY = Stage(

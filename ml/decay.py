@@ -27,14 +27,14 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class AtAge:
     """One day's evaluations by question: `metrics` (content of metrics.json) and the file of per-case values."""
 
     metrics: Mapping[str, Json]
     per_case: Mapping[str, Path]
 
 
-def decay(day: date, old: Mapping[int, Tested], new: Mapping[int, Tested]) -> list[Json]:
+def decay(day: date, old: Mapping[int, AtAge], new: Mapping[int, AtAge]) -> list[Json]:
     """Rows by age in days (0: its own day) and metric: the old checkpoint's entry `value`, `low`, `high`; `retrained`,
     the entry of the model made for that very day where it exists; and `difference`, retrained less old on the same
     lists (null where they are not the same, and for coverage, which is no mean over lists)."""
@@ -52,12 +52,12 @@ def decay(day: date, old: Mapping[int, Tested], new: Mapping[int, Tested]) -> li
     return rows
 
 
-def _entry(tested: Tested, question: str, protocol: str, metric: str) -> Json | None:
+def _entry(tested: AtAge, question: str, protocol: str, metric: str) -> Json | None:
     entry = tested.metrics.get(question, {}).get("protocols", {}).get(protocol, {}).get(metric)
     return entry if entry and entry["value"] is not None else None
 
 
-def _paired(old: Tested, new: Tested, question: str, protocol: str, metric: str) -> Json | None:
+def _paired(old: AtAge, new: AtAge, question: str, protocol: str, metric: str) -> Json | None:
     if metric == "coverage":
         return None
     wanted = protocol if question == "rq1" else ""

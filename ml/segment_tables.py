@@ -4,9 +4,11 @@ Belongs here: which figures stand in which table. Does not belong here: segments
 (`ml.report`). All of it follows from report.json.
 """
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
+from ml.errors import UsageError
 from ml.report_tables import LABELS, Cell, Table, figure_cell
 from ml.segments import DIMENSIONS, TITLES
 
@@ -24,9 +26,35 @@ def segment_tables(
     report: Json, models: Sequence[str], columns: Sequence[tuple[str, str, str]] = COLUMNS
 ) -> list[Table]:
     """One table a dimension, a row for each segment and each of `models` that was measured."""
-    found = {m: report["models"][m]["segments"] for m in models if "segments" in report["models"][m]}
+    found = _measured(report, models)
     tables = [_table(report, found, dimension, columns) for dimension in DIMENSIONS]
     return [table for table in tables if table.rows]
+
+
+def segment_text(report: Json, dimension: str, width: int = 160) -> str:
+    """One dimension's table of all models of the report, for the terminal. Raises UsageError for an unknown one."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    if dimension not in DIMENSIONS:
+        raise UsageError(f"no segments {dimension!r}: choose from {', '.join(DIMENSIONS)}")
+    found = _table(report, _measured(report, list(report["models"])), dimension, TERMINAL_COLUMNS)
+    if not found.rows:
+        reasons = [e.get("segments_left_out", {}) for e in report["models"].values()]
+        why = next((r[dimension] for by_rq in reasons for r in by_rq.values() if dimension in r), "not measured")
+        return f"{found.title}: left out, {why}"
+    console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, highlight=False, emoji=False)
+    shown = RichTable(box=None, pad_edge=False)
+    for column in (found.title, *found.columns):
+        shown.add_column(column, no_wrap=True)
+    for name, cells in found.rows:
+        shown.add_row(name, *(f"{cell.value} {cell.interval}".strip() for cell in cells))
+    console.print(shown)
+    return console.file.getvalue().rstrip("\n")  # type: ignore[attr-defined]
+
+
+def _measured(report: Json, models: Sequence[str]) -> Json:
+    return {m: report["models"][m]["segments"] for m in models if "segments" in report["models"][m]}
 
 
 def _table(report: Json, found: Json, dimension: str, wanted: Sequence[tuple[str, str, str]]) -> Table:
@@ -52,7 +80,13 @@ def _table(report: Json, found: Json, dimension: str, wanted: Sequence[tuple[str
             rows.append((name, [figure_cell(c[2], e, source) for c, e in entries]))
     titles = [f"{LABELS[metric]}{f', {protocol}' if protocol else ''}" for _, protocol, metric in columns]
     return Table(
-        "segments", TITLES[dimension], report["conventions"]["segments"].get(dimension, ""), titles, rows, [], ""
+        "segments",
+        TITLES[dimension],
+        report["conventions"].get("segments", {}).get(dimension, ""),
+        titles,
+        rows,
+        [],
+        "",
     )
 
 

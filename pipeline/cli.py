@@ -259,6 +259,7 @@ def metrics(
     as_of: DayOption = None,
     split: SplitOption = "rolling",
     model: Annotated[str | None, typer.Option(help="only this model")] = None,
+    segments: Annotated[str | None, typer.Option(help="by segment: readers, device, hour, ...; --json has all")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """The numbers of the newest report, or of the one as of a day."""
@@ -276,8 +277,9 @@ def metrics(
         print(json.dumps(report, indent=1))
         return
     from ml.report_tables import text_table
+    from ml.segment_tables import segment_text
 
-    print(text_table(report))
+    print(text_table(report) if segments is None else segment_text(report, segments))
 
 
 def _newest(toolbox: "ToolBox", dataset: str, stage: str, split: str, model: str | None = None) -> date:
@@ -349,6 +351,10 @@ def challenge(
     profile: Annotated[str, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = "quick",
     recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
     seed: Annotated[int, typer.Option(min=0)] = 1,
+    margin_recall: Annotated[float, typer.Option(min=0, help="loss of RQ1 Recall@20 that is tolerated")] = 0.01,
+    margin_auc: Annotated[float, typer.Option(min=0, help="loss of RQ2 AUC that is tolerated")] = 0.01,
+    margin_coverage: Annotated[float, typer.Option(min=0, help="loss of RQ3 coverage that is tolerated")] = 0.01,
+    latency_budget_ms: Annotated[float, typer.Option(min=0.001, help="of the slowest 5 % of lists")] = 250.0,
     as_json: JsonOption = False,
 ) -> None:
     """Weigh the checkpoint of a day against the champion; it takes its place if the rule allows."""
@@ -359,7 +365,9 @@ def challenge(
 
     dataset = _dataset(dataset, data_root)
     toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
-    settings = _settings(split, model, profile=profile, recipe=recipe, seed=seed)
+    rules = {"margin_recall": margin_recall, "margin_auc": margin_auc, "margin_coverage": margin_coverage}
+    rules |= {"latency_budget_ms": latency_budget_ms}
+    settings = _settings(split, model, profile=profile, recipe=recipe, seed=seed, **rules)
     day = as_of_day(known, settings, toolbox, parse_day(as_of))
     decision = promotion.challenge(known, settings, toolbox, day, model, asked_by(), say)
     print(json.dumps(decision, indent=1) if as_json else promotion.render_decision(decision))

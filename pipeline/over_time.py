@@ -37,7 +37,7 @@ def decay(
     if not ages:
         raise UsageError(f"the log has no data on {start} or the {settings.decay_days} days after it")
     for age in ages:
-        lagged = settings.model_copy(update={"split": f"lag_{age}" if age else "rolling"})
+        lagged = RunSettings(**{**settings.model_dump(), "split": f"lag_{age}" if age else "rolling"})
         goals = [(BY_NAME[f"evaluation_{q}"], start, model) for q in QUESTIONS]
         execute(dataset, lagged, toolbox, goals, say)
     stage = BY_NAME["decay"]

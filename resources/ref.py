@@ -12,6 +12,9 @@ from ml.errors import UsageError
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(\.[A-Za-z0-9_-]{1,63}){0,3}")
 
+_BY_COMMAND = {"promotion": "challenge", "decay": "decay", "drift": "drift"}
+"""Stages that a command of their own materialises."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -53,6 +56,11 @@ class Ref:
         """The command that materialises this partition, with what it needs."""
         if self.stage == "dataset_analysis":
             return _analysis_command(self.dataset, self.partition)
+        if self.stage in _BY_COMMAND:
+            model = f" --model {self.model}" if self.model else ""
+            as_of, _, split = self.partition.partition(".")
+            named = f" --split {split}" if split else ""
+            return f"newsrec {_BY_COMMAND[self.stage]} --dataset {self.dataset} --as-of {as_of}{named}{model}"
         if self.model is None and "." not in self.partition:
             return f"newsrec run --dataset {self.dataset}"
         day, _, split = self.partition.partition(".")

@@ -1,43 +1,14 @@
 """The whole graph on the tiny simulated log, through the command line, with a lake of its own."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ml.segments import DIMENSIONS
 from resources.bindings import DEFAULT_MODELS
 from resources.lake import Lake, Ref
-
-
-def newsrec(home: Path, *arguments: str, code: int = 0) -> str:
-    """Runs the command in its own process; gives standard output."""
-    environment = {
-        **os.environ,
-        "DAGSTER_HOME": str(home / "dagster"),
-        "NEWSREC_LAKE": str(home / "lake"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
-        "NEWSREC_DATASET": "simulated",
-        "NEWSREC_DATA_ROOT": str(home / "log"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout if code == 0 else done.stderr
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with a tiny log, its lake and Dagster's home, after one full run."""
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "dagster").mkdir()
-    newsrec(folder, "simulate", "--out", str(folder / "log"), "--size", "tiny", "--seed", "3")
-    newsrec(folder, "run", "--json")
-    return folder
+from tests.pipeline.conftest import newsrec
 
 
 def test_the_report_has_every_model_and_question(home):
@@ -55,6 +26,20 @@ def test_the_report_has_every_model_and_question(home):
     recall = {m: v["rq1"]["thesis"]["recall@20"]["value"] for m, v in report["models"].items()}
     assert recall["popular_15"] > 2 * recall["random"]
     assert recall["snert"] > recall["random"]
+
+
+def test_segments_stand_in_the_report_and_sum_up_to_all_lists(home):
+    report = json.loads(newsrec(home, "metrics", "--json"))
+    for name, model in report["models"].items():
+        for protocol, dimensions in model["segments"]["rq1"].items():
+            assert set(dimensions) == set(DIMENSIONS), name
+            for segments in dimensions.values():
+                lists = sum(entry["lists"] for entry in segments.values())
+                assert lists == model["counts"]["rq1"][protocol]["lists"]
+                total = sum(e["recall@20"]["value"] * e["lists"] for e in segments.values() if e["lists"])
+                assert total / lists == pytest.approx(model["rq1"][protocol]["recall@20"]["value"], abs=1e-9)
+    assert "under_1h" in newsrec(home, "metrics", "--segments", "article_age")
+    assert "no segments 'magic'" in newsrec(home, "metrics", "--segments", "magic", code=2)
 
 
 def test_a_second_run_computes_nothing(home):
@@ -183,11 +168,11 @@ def test_the_audit_finds_a_real_lake_in_order_and_both_stores_agree(home):
     assert leaks["ok"] and leaks["findings"] == [] and leaks["looked_at"]["targets"] > 1000
 
 
-@pytest.mark.parametrize("metric", ["rq1.in_session.recall@20", "rq2.auc", "rq3.ild"])
+@pytest.mark.parametrize("metric", ["rq1.in_session.recall@20", "rq2.auc", "rq3.ild", "segments.rq2.device.1.auc"])
 def test_numbers_come_out_again_from_stored_predictions(home, metric):
     answer = json.loads(newsrec(home, "audit", "replay", metric, "--json"))
     assert answer["identical"] and answer["notes"] == []
-    assert [s["same"] for s in answer["stages"]] == [True]
+    assert [s["same"] for s in answer["stages"]] == [True] * len(answer["stages"])
 
 
 def test_a_number_comes_out_again_from_the_stored_checkpoint(home):
