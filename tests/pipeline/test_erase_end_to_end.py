@@ -57,7 +57,7 @@ def test_a_reader_is_erased_and_does_not_come_back(tmp_path):
     newsrec(tmp_path, "run", "--models", "popular_15,snert", "--json")
     assert scan(lake.root, user) == []
     assert "everything is as it was published" in newsrec(tmp_path, "audit", "verify", "--all")
-    for start in ("predictions", "checkpoint", "raw"):
+    for start in ("predictions", "checkpoint"):
         assert "identical" in newsrec(tmp_path, "audit", "replay", METRIC, "--from", start)
     newsrec(tmp_path, "lake", "gc", "--keep-days", "0", "--keep-versions", "0", "--apply", "--caches")
     assert "everything is as it was published" in newsrec(tmp_path, "audit", "verify", "--all")
