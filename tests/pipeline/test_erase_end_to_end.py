@@ -62,4 +62,4 @@ def test_a_reader_is_erased_and_does_not_come_back(tmp_path):
     newsrec(tmp_path, "lake", "gc", "--keep-days", "0", "--keep-versions", "0", "--apply", "--caches")
     assert "everything is as it was published" in newsrec(tmp_path, "audit", "verify", "--all")
     flip(lake.require(Ref("simulated", "clicks", "2023-05-01")).file("clicks.parquet"), 40, 2)
-    newsrec(tmp_path, "audit", "verify", METRIC, code=1)
+    newsrec(tmp_path, "audit", "verify", "--all", code=1)
