@@ -88,11 +88,6 @@ def resume(lake: Lake, dataset: str, who: str, now: datetime, say: Callable[[str
         return [_carry_out(lake, dataset, r, who, now, say) for r in waiting]
 
 
-def unfinished(lake: Lake, dataset: str) -> list[Request]:
-    """Requests that were recorded and not carried out to the end."""
-    return [r for r in Book(lake.root, dataset).requests() if not r.done]
-
-
 def _alone(lake: Lake, dataset: str, say: Callable[[str], None]) -> Any:
     return lake.alone(dataset, lambda: say(f"a run of {dataset} is at work in this lake: waiting until it has ended"))
 
