@@ -1,6 +1,9 @@
 """The whole graph on the tiny simulated log, through the command line, with a lake of its own."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
