@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ml.errors import UsageError
+from resources.champion import all_kept
+from resources.lake import Lake
 from resources.lineage.archive import SIGNATURE, Partition, partitions, read_partition
 from resources.manifest import canonical
 from resources.ref import Ref
@@ -40,6 +42,13 @@ def signed(lake: Path, read: Partitions) -> Iterator[Root]:
     yield from _beside(read, SIGNATURE)
 
 
+def champions(lake: Path, read: Partitions) -> Iterator[Root]:
+    """Checkpoints that are champion, or that a rollback would make champion again."""
+    for title in all_kept(Lake(lake)):
+        if title.ref in read and title.manifest in read[title.ref].by_digest:
+            yield title.ref, title.manifest
+
+
 def damaged(lake: Path, read: Partitions) -> Iterator[Root]:
     """Every version of a partition whose pointer, ledger or tombstones do not hold: nobody can say which of them
     matters."""
@@ -48,7 +57,7 @@ def damaged(lake: Path, read: Partitions) -> Iterator[Root]:
             yield from ((ref, digest) for digest in partition.by_digest)
 
 
-ROOTS: tuple[Callable[[Path, Partitions], Iterable[Root]], ...] = (pointers, marked, signed, damaged)
+ROOTS: tuple[Callable[[Path, Partitions], Iterable[Root]], ...] = (pointers, marked, signed, champions, damaged)
 """What keeps a version: functions of the lake's root and its partitions. A new reason is one more function here."""
 
 

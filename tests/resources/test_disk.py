@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ml.errors import LakeError, UsageError
 from resources import ledger
+from resources.champion import Champions, Title
 from resources.disk import reach as reaching
 from resources.disk.collect import BOOK, Policy, collect, plan, remove_caches
 from resources.disk.reach import keep
@@ -148,6 +149,18 @@ def test_a_signed_version_stays(tmp_path: Path) -> None:
     (made[1].path.parent / f"{made[1].path.name}.signature.json").write_text("{}")
     collect(lake, NOTHING, later(), "t")
     assert made[0].path.exists() and made[1].path.exists() and not made[2].path.exists()
+
+
+def test_a_champion_stays_until_a_rollback_lets_it_go(tmp_path: Path) -> None:
+    lake, made = old_and_new(tmp_path)
+    record = Champions(lake, made[3].ref.dataset, "snert", "rolling")
+    record.promote(Title.of(made[5]), "me", "first")
+    record.promote(Title.of(made[3]), "me", "second")
+    collect(lake, NOTHING, later(), "t")
+    assert made[2].path.exists() and made[3].path.exists() and not made[1].path.exists()
+    record.rollback("me", "worse")
+    collect(lake, NOTHING, later(), "t")
+    assert not made[3].path.exists() and made[5].path.exists()
 
 
 def test_one_more_root_is_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
