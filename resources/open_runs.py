@@ -63,6 +63,7 @@ class OpenRuns:
             run.keep()
             yield run
         finally:
+            path.with_suffix(".new").unlink(missing_ok=True)
             if run.settled or not path.exists():
                 path.unlink(missing_ok=True)
                 path.with_suffix(".lock").unlink(missing_ok=True)
