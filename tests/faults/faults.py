@@ -178,7 +178,8 @@ def full_disk(table: Table, home: Home, trials: int, rng: Rng) -> None:
     """The lake on a tmpfs that is full before, or in the midst of, the publication."""
     place = home.path.with_name(home.path.name + "-tmpfs")
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", place], capture_output=True).returncode:
+    size = 2 * sum(p.stat().st_size for p in home.path.rglob("*") if p.is_file()) + (48 << 20)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True).returncode:
         table.skipped["full disk (tmpfs)"] = "mounting is not allowed here; the limit of file sizes stands in"
         return
     fault = "full disk (tmpfs)"
