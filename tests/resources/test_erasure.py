@@ -179,6 +179,7 @@ def test_a_dry_run_changes_nothing_and_says_the_same(tmp_path: Path) -> None:
     assert all(said[k] == done[k] for k in ("rows", "rewritten", "erased", "models"))
 
 
+@pytest.mark.slow
 def test_killed_at_every_step_readers_see_old_or_new_and_a_rerun_completes(tmp_path: Path) -> None:
     world(tmp_path / "sealed")
     whole = Ref("simulated", "predictions", AS_OF, "snert")
