@@ -9,7 +9,6 @@ A state is two files: `STEP.safetensors`, then `STEP.json` with the sha256 of th
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ml.durable import replace_whole
 from ml.errors import DataError
 
 KEPT = 2
@@ -52,8 +52,8 @@ class States:
             "facts": state.facts,
         }
         name = f"{state.step:09d}"
-        _replace(self.folder / f"{name}.safetensors", data)
-        _replace(self.folder / f"{name}.json", _encoded({**facts, "self": _digest(facts)}))
+        replace_whole(self.folder / f"{name}.safetensors", data)
+        replace_whole(self.folder / f"{name}.json", _encoded({**facts, "self": _digest(facts)}))
         for step in self._steps()[:-KEPT]:
             (self.folder / f"{step}.json").unlink()
         kept = set(self._steps())
@@ -94,21 +94,6 @@ class States:
         if moved:
             raise DataError(f"{path}: training state of another training ({', '.join(moved)} differ): not used")
         return State(facts["step"], found, facts["facts"])
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write `path` under another name, flush it to disk, and give it its name."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _encoded(value: Any) -> bytes:

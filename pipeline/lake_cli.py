@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ml.errors import UsageError
-from resources.places import lake_root
+from resources.places import existing_lake
 
 if TYPE_CHECKING:
     from resources.disk.collect import Plan
@@ -23,19 +23,12 @@ LakeOption = Annotated[Path | None, typer.Option("--lake", help="root of the lak
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]
 
 
-def _root(lake: Path | None) -> Path:
-    root = lake or lake_root()
-    if not root.is_dir():
-        raise UsageError(f"no lake at {root}: give --lake or NEWSREC_LAKE")
-    return root.absolute()
-
-
 @lake_app.command()
 def usage(lake: LakeOption = None, as_json: JsonOption = False) -> None:
     """Bytes by dataset, stage and state; caches, leftovers and drops beside them."""
     from resources.disk import usage as count
 
-    found = count.usage(_root(lake))
+    found = count.usage(existing_lake(lake))
     print(json.dumps(found, indent=1) if as_json else count.render(found))
 
 
@@ -53,7 +46,7 @@ def gc(
     from resources.disk.collect import Policy, collect, plan, remove_caches
     from resources.lake import Lake
 
-    root, policy, now = _root(lake), Policy(days, versions), datetime.now(UTC)
+    root, policy, now = existing_lake(lake), Policy(days, versions), datetime.now(UTC)
     store, freed = Lake(root), 0
     if apply:
         with ExitStack() as runs:
@@ -109,7 +102,7 @@ def keep(
     from resources.ref import Ref
 
     name, _, folder = version.partition("#")
-    root, ref = _root(lake), Ref.parse(name)
+    root, ref = existing_lake(lake), Ref.parse(name)
     if release:
         path = root / str(ref) / f"{folder}{KEPT}"
         if "/" in folder or not path.is_file():
@@ -138,7 +131,7 @@ def erase(
 
     if (user is None) != resume or (resume and dry_run):
         raise UsageError("give --user ID (with --dry-run to look first), or --resume alone")
-    root, now = _root(lake), datetime.now(UTC)
+    root, now = existing_lake(lake), datetime.now(UTC)
     store, name = Lake(root), learn(dataset, None, root).name
     if user is None:
         answers = erasing.resume(store, name, asked_by(), now, _say)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml.datasets import Dataset
+from ml.durable import sync_folder, write_flushed
 from ml.errors import DataError, LakeError, UsageError
 from ml.readers.files import inside, unreadable
 from resources.manifest import canonical, check_file_name, digest
@@ -228,10 +229,7 @@ def land(source: Path, root: Path, day: date, now_ms: int) -> Path:
         if (target / MARKER).exists():
             return _landed_again(target, entries)
         marker = copies / MARKER
-        with marker.open("wb") as stream:
-            stream.write(canonical({"day": str(day), "arrived": iso(now_ms), "files": entries}) + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_flushed(marker, canonical({"day": str(day), "arrived": iso(now_ms), "files": entries}) + b"\n")
         if here:
             marker.replace(target / MARKER)
             sync_folder(target)
@@ -282,12 +280,3 @@ def files_digest(files: Mapping[str, str]) -> str:
 def iso(time_ms: int) -> str:
     """A time as ISO text in UTC."""
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def sync_folder(folder: Path) -> None:
-    """Flushes a folder's entries to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

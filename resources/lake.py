@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ml.durable import replace_whole, sync_folder, write_flushed
 from ml.errors import LakeError
 from resources import ledger
 from resources.manifest import FORMAT, MANIFEST, canonical, content_digest, list_files, recipe_key
@@ -196,7 +197,7 @@ class Lake:
             "rows": None if rows is None else dict(rows),
             "checks": [dict(c) for c in checks],
         }
-        _write(staged.path / MANIFEST, canonical(manifest))
+        write_flushed(staged.path / MANIFEST, canonical(manifest))
         _seal(staged.path)
         with self.publishing(), self.lock(staged.ref):
             if "erased" not in record:  # what is written in an erased version's place may come from erased ones
@@ -212,7 +213,7 @@ class Lake:
             staged.path.rename(target)
         else:
             _refresh(target, staged.path, made["content"])
-        _sync_folder(folder)
+        sync_folder(folder)
         manifest, digest = read_manifest(target)
         publication = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -226,10 +227,7 @@ class Lake:
             folder / ledger.LEDGER, {"publication": publication, "run": dict(record), "environment": environment()}
         )
         pointer = {"version": target.name, "manifest": digest, "recipe_key": made["recipe_key"], "ledger": head}
-        temporary = folder / f".{POINTER}.new"
-        _write(temporary, canonical(pointer))
-        temporary.replace(folder / POINTER)
-        _sync_folder(folder)
+        replace_whole(folder / POINTER, canonical(pointer))
         return Version(staged.ref, target, manifest, digest, made["recipe_key"], head)
 
     def history(self, ref: Ref) -> list[ledger.Entry]:
@@ -275,7 +273,7 @@ def _refresh(target: Path, staged: Path, content: str) -> None:
         if name.as_posix() != MANIFEST or not keep:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             path.replace(target / name)
-    _sync_folder(target)
+    sync_folder(target)
 
 
 def _seal(folder: Path) -> None:
@@ -286,23 +284,8 @@ def _seal(folder: Path) -> None:
                 os.fsync(stream.fileno())
             path.chmod(0o444)
         else:
-            _sync_folder(path)
-    _sync_folder(folder)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync_folder(path)
+    sync_folder(folder)
 
 
 def _folders(path: Path) -> list[str]:

@@ -21,12 +21,13 @@ from typing import Any
 from filelock import FileLock
 
 from ml.datasets import Dataset
+from ml.durable import sync_folder
 from ml.errors import DataError, LakeError, UsageError
 from ml.readers import reader
 from ml.readers.merge import count_rows
 from resources import ledger
 from resources.days import Delivery, Log, days_in
-from resources.drops import MARKER, Drop, copy_file, files_digest, find_drops, iso, sync_folder, walk_files
+from resources.drops import MARKER, Drop, copy_file, files_digest, find_drops, iso, walk_files
 from resources.erasure.book import Book
 from resources.erasure.deliveries import FILES, HOME, Kept, kept_files
 from resources.erasure.rows import strip_folder

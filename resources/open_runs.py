@@ -5,7 +5,6 @@ whose process is dead. Does not belong here: talking to the store (`resources.tr
 """
 
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ml.durable import write_flushed
 from ml.errors import NewsrecError
 from resources.manifest import canonical
 from resources.ref import Ref
@@ -37,10 +37,7 @@ class OpenRun:
         """Write the file, flushed to disk and all or nothing."""
         self.report = report
         temporary = self.path.with_suffix(".new")
-        with temporary.open("wb") as stream:
-            stream.write(canonical({"ref": str(self.ref), "dagster_run": self.dagster_run, "report": report}))
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_flushed(temporary, canonical({"ref": str(self.ref), "dagster_run": self.dagster_run, "report": report}))
         temporary.replace(self.path)
 
 

@@ -6,9 +6,19 @@ Belongs here: the paths that defaults are relative to. Does not belong here: the
 import os
 from pathlib import Path
 
+from ml.errors import UsageError
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def lake_root() -> Path:
     """`NEWSREC_LAKE`, or `lake/` in the repository."""
     return Path(os.environ.get("NEWSREC_LAKE") or REPOSITORY / "lake")
+
+
+def existing_lake(given: Path | None) -> Path:
+    """The root of a lake that is there: the one `given`, or the default. Raises UsageError where it is not."""
+    root = given or lake_root()
+    if not root.is_dir():
+        raise UsageError(f"no lake at {root}: give --lake or NEWSREC_LAKE")
+    return root.absolute()

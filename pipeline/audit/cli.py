@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ml.errors import UsageError
-from resources.places import lake_root
+from resources.places import existing_lake
 
 if TYPE_CHECKING:
     from resources.lineage.graph import Graph
@@ -33,13 +33,6 @@ VersionOption = Annotated[str, typer.Option("--version", help="a superseded vers
 LakeOption = Annotated[Path | None, typer.Option("--lake", help="root of the lake; default NEWSREC_LAKE")]
 RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the source log")]
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]
-
-
-def _root(lake: Path | None) -> Path:
-    root = lake or lake_root()
-    if not root.is_dir():
-        raise UsageError(f"no lake at {root}: give --lake or NEWSREC_LAKE")
-    return root.absolute()
 
 
 def _learn(root: Path) -> None:
@@ -108,7 +101,7 @@ def show(
     from pipeline.audit.text import tree
     from resources.lineage.payload import HASHED, LOOKED, payload
 
-    root = _root(lake)
+    root = existing_lake(lake)
     if everything:
         from resources.lineage.graph import walk_all
 
@@ -151,7 +144,7 @@ def verify(
     from pipeline.audit.verify import render
     from pipeline.audit.verify import verify as check
 
-    root = _root(lake)
+    root = existing_lake(lake)
     if everything and key is not None:
         raise UsageError("--key is for one report: leave --all out")
     if everything:
@@ -190,7 +183,7 @@ def leaks(
     from pipeline.audit.leaks import leaks as look
     from pipeline.audit.leaks import render
 
-    root = _root(lake)
+    root = existing_lake(lake)
     _learn(root)
     if everything:
         from resources.lineage.graph import walk_all
@@ -224,7 +217,7 @@ def replay(
 
     if start not in AGAIN or start == "changed":
         raise UsageError(f"--from {start!r}: use predictions, checkpoint or raw")
-    root = _root(lake)
+    root = existing_lake(lake)
     _learn(root)
     address = _address(root, metric, dataset, as_of, split, model, version)
     answer = again(root, address, start, _data_root(data_root, dataset), device)  # type: ignore[arg-type]
@@ -251,7 +244,7 @@ def diff(
     from pipeline.audit.diff import diff as compare
     from pipeline.audit.diff import render
 
-    root = _root(lake)
+    root = existing_lake(lake)
     _learn(root)
     first, second = (_address(root, text, dataset, as_of, split, model, "") for text in (a, b))
     found = compare(root, first, second)
@@ -267,7 +260,7 @@ def reconcile(dataset: DatasetOption = "simulated", lake: LakeOption = None, as_
     from pipeline.audit.reconcile import reconcile as compare
     from pipeline.audit.reconcile import render
 
-    answer = compare(_root(lake), dataset)
+    answer = compare(existing_lake(lake), dataset)
     _print(answer, as_json, render)
     if not answer["ok"]:
         raise typer.Exit(1)
@@ -289,7 +282,7 @@ def export(
     kinds = ("openlineage", "prov", "mermaid", "graphml", "bundle")
     if kind not in kinds:
         raise UsageError(f"--format {kind!r}: use {', '.join(kinds)}")
-    graph, title, number = _graph(_root(lake), metric, dataset, as_of, split, model, version)
+    graph, title, number = _graph(existing_lake(lake), metric, dataset, as_of, split, model, version)
     if kind == "bundle":
         from pipeline.audit.bundle import write_bundle
         from resources.lineage.payload import payload
@@ -327,7 +320,7 @@ def sign(
     from pipeline.audit.verify import verify as check
 
     secret = private_key(key)
-    graph, title, _ = _graph(_root(lake), None, dataset, as_of, split, "snert", version)
+    graph, title, _ = _graph(existing_lake(lake), None, dataset, as_of, split, "snert", version)
     answer = check(graph, None, anchors=True)
     if not answer["ok"]:
         raise LakeError(f"{title} is not signed: {answer['findings'][0]['ref']}: {answer['findings'][0]['message']}")

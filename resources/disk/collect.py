@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ml.durable import sync_folder
 from ml.errors import LakeError, UsageError
 from resources import ledger
 from resources.disk.reach import Partitions, Reach, inputs_of, reach, read_all, roots
-from resources.drops import sync_folder
 from resources.lake import CACHE, STAGING, Lake
 from resources.lineage.archive import Kept, Partition
 from resources.ref import Ref

@@ -24,9 +24,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ml.durable import sync_folder
 from ml.errors import LakeError, UsageError
 from resources import ledger
-from resources.drops import sync_folder
 from resources.manifest import digest
 
 HOME = ".erasures"

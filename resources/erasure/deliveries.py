@@ -18,8 +18,9 @@ from typing import Any
 
 from filelock import FileLock
 
+from ml.durable import sync_folder
 from resources import ledger
-from resources.drops import files_digest, sync_folder
+from resources.drops import files_digest
 from resources.erasure import rows
 from resources.erasure.book import Readers, Request
 from resources.manifest import file_digest

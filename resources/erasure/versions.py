@@ -9,7 +9,6 @@ all files of their version. Everything else of it stays, byte for byte.
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ml.durable import replace_whole, sync_folder
 from ml.errors import LakeError
 from ml.sessions import read_sessions, write_sessions
 from resources import ledger
 from resources.disk.reach import read_all
-from resources.drops import sync_folder
 from resources.erasure import rows
 from resources.erasure.book import Readers, Request
 from resources.lake import STAGING, Lake
@@ -126,7 +125,7 @@ def bury(lake: Lake, held: Holding, request: Request) -> None:
         stone = _stone(partition, held.kept, request)
         path = partition.folder / f"{held.kept.name}{TOMBSTONE}"
         if stone is not None and not path.exists():
-            _write_whole(path, canonical(stone))
+            replace_whole(path, canonical(stone))
         held.kept.path.rename(trash / "version")
         sync_folder(partition.folder)
 
@@ -253,15 +252,6 @@ def _inputs(lake: Lake, named: Mapping[str, str]) -> dict[str, Version]:
         path = kept.path if kept is not None else partition.folder / "gone"
         found[name] = Version(ref, path, {}, wanted, "", "")
     return found
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(path)
 
 
 def stages_of(found: Sequence[Holding]) -> dict[str, int]:

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 
@@ -23,6 +26,16 @@ def newsrec(home: Path, *arguments: str, code: int = 0) -> str:
     )
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout if code == 0 else done.stderr
+
+
+@contextmanager
+def dagster_home(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance whose home is `folder / "dagster"`, also for what reads DAGSTER_HOME."""
+    (folder / "dagster").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(folder / "dagster"))
+        with dg.DagsterInstance.get() as instance:
+            yield instance
 
 
 @pytest.fixture(scope="session")

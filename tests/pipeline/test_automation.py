@@ -1,7 +1,5 @@
 """Automation conditions ask for what `--explain` calls missing or stale with fresh inputs, wave by wave."""
 
-import os
-
 import dagster as dg
 import pytest
 
@@ -12,6 +10,7 @@ from pipeline.definitions import build_defs
 from pipeline.plan import make_plan
 from pipeline.run import execute
 from resources.bindings import RunSettings
+from tests.pipeline.conftest import dagster_home
 from tests.pipeline.test_deliveries import CUT, SIMULATED, Home
 
 SETTINGS = RunSettings()
@@ -21,14 +20,10 @@ SETTINGS = RunSettings()
 def home(tmp_path_factory):
     """The shortened log, of which nothing is in the lake yet."""
     folder = tmp_path_factory.mktemp("automation")
-    (folder / "dagster").mkdir()
-    before = os.environ.get("DAGSTER_HOME")
-    os.environ["DAGSTER_HOME"] = str(folder / "dagster")
-    with dg.DagsterInstance.get() as instance:
+    with dagster_home(folder) as instance:
         made = Home(folder)
         made.instance = instance
         yield made
-    os.environ.pop("DAGSTER_HOME") if before is None else os.environ.update(DAGSTER_HOME=before)
 
 
 def requested(home: Home, monkeypatch) -> set[str]:

@@ -7,7 +7,6 @@ import sys
 from datetime import date, timedelta
 from pathlib import Path
 
-import dagster as dg
 import polars as pl
 import pytest
 
@@ -20,6 +19,7 @@ from pipeline.run import execute
 from resources.bindings import RunSettings, ToolBox
 from resources.lake import Lake, Ref
 from tests.ml.cuts import cut
+from tests.pipeline.conftest import dagster_home
 
 SIMULATED = dataset("simulated")
 FIRST = SIMULATED.first_day + timedelta(days=3)
@@ -74,12 +74,8 @@ class Home:
 def home(tmp_path_factory):
     """A `Home`; the tests of this module follow each other in it."""
     folder = tmp_path_factory.mktemp("deliveries")
-    (folder / "dagster").mkdir()
-    before = os.environ.get("DAGSTER_HOME")
-    os.environ["DAGSTER_HOME"] = str(folder / "dagster")
-    with dg.DagsterInstance.get():
+    with dagster_home(folder):
         yield Home(folder)
-    os.environ.pop("DAGSTER_HOME") if before is None else os.environ.update(DAGSTER_HOME=before)
 
 
 def test_a_drop_makes_its_own_day_pending_and_leaves_the_rest_fresh(home):

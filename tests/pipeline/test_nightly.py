@@ -1,7 +1,6 @@
 """Which nights are due, the schedule's verdict, and a drop that becomes a run; on the tiny log whose last days arrive
 later."""
 
-import os
 from datetime import date, timedelta
 
 import dagster as dg
@@ -16,6 +15,7 @@ from pipeline.plan import Node, Plan
 from pipeline.steps import plain_failures
 from resources.bindings import RunSettings, ToolBox
 from resources.lake import Ref
+from tests.pipeline.conftest import dagster_home
 from tests.pipeline.test_deliveries import CUT, FIRST, SIMULATED, Home
 
 SETTINGS = RunSettings(models=["snert", "popular_15"])
@@ -25,14 +25,10 @@ SETTINGS = RunSettings(models=["snert", "popular_15"])
 def home(tmp_path_factory):
     """The shortened log without deliveries; tests follow each other in it."""
     folder = tmp_path_factory.mktemp("nightly")
-    (folder / "dagster").mkdir()
-    before = os.environ.get("DAGSTER_HOME")
-    os.environ["DAGSTER_HOME"] = str(folder / "dagster")
-    with dg.DagsterInstance.get() as instance:
+    with dagster_home(folder) as instance:
         made = Home(folder)
         made.instance = instance
         yield made
-    os.environ.pop("DAGSTER_HOME") if before is None else os.environ.update(DAGSTER_HOME=before)
 
 
 def publish(home: Home, stage: str, day: date, model: str | None = None) -> None:

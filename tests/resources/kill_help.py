@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 
-def _until(stop: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def die_before(stop: int) -> None:
+    """From now on, die before the `stop`-th such call of this process."""
     calls = 0
 
     def counted(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,18 +22,22 @@ def _until(stop: int, function: Callable[..., Any], arguments: tuple[Any, ...]) 
 
         return call
 
-    os.fsync = counted(os.fsync)
-    os.unlink = counted(os.unlink)
-    os.rmdir = counted(os.rmdir)
-    for name in ("rename", "replace", "mkdir", "open", "unlink", "write_bytes"):
+    for name in ("fsync", "unlink", "rmdir"):
+        setattr(os, name, counted(getattr(os, name)))
+    for name in ("rename", "replace", "mkdir", "open", "chmod", "touch", "unlink", "write_bytes"):
         setattr(Path, name, counted(getattr(Path, name)))
+
+
+def _act(stop: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    die_before(stop)
     function(*arguments)
 
 
-def dies_before(stop: int, function: Callable[..., Any], *arguments: Any) -> bool:
-    """Run `function` in a child that is killed before its `stop`-th such call; whether it was killed, not done."""
-    child = multiprocessing.get_context("fork").Process(target=_until, args=(stop, function, arguments))
+def dies_before(stop: int, function: Callable[..., Any], *arguments: Any, start: str = "fork") -> bool:
+    """Run `function` in a child that is killed before its `stop`-th such call; whether it was killed, not done. A
+    process that has used polars has threads and needs another `start` than a fork."""
+    child = multiprocessing.get_context(start).Process(target=_act, args=(stop, function, arguments))
     child.start()
-    child.join()
-    assert child.exitcode in (0, -signal.SIGKILL), f"the child failed with {child.exitcode}"
+    child.join(60)
+    assert child.exitcode in (0, -signal.SIGKILL), f"the child ended with {child.exitcode}"
     return child.exitcode != 0

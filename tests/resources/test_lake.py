@@ -3,19 +3,17 @@
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ml.errors import LakeError
 from resources import ledger
 from resources.lake import POINTER, Lake, Ref, recipe_key
+from tests.resources.kill_help import dies_before
 from tests.resources.lake_help import publish_text
 
 REF = Ref("simulated", "clicks", "2023-05-18")
@@ -210,23 +208,7 @@ def test_recipe_key(lake: Lake) -> None:
     assert len({base, *others}) == 6
 
 
-def _publish_until(root: Path, text: str, stop: int) -> None:
-    """Publish `text`, and die without a word before the `stop`-th call that changes the file system."""
-    calls = 0
-
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == stop:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **keywords)
-
-        return call
-
-    os.fsync = counted(os.fsync)
-    for name in ("rename", "replace", "chmod", "mkdir", "open", "unlink"):
-        setattr(Path, name, counted(getattr(Path, name)))
+def _publish(root: Path, text: str) -> None:
     publish_text(Lake(root), REF, text, text)
 
 
@@ -236,16 +218,13 @@ def test_killed_at_every_step(lake: Lake, text: str) -> None:
     first = publish_text(lake, REF, "old", "old")
     seen = set()
     for stop in range(1, 100):
-        child = multiprocessing.get_context("fork").Process(target=_publish_until, args=(lake.root, text, stop))
-        child.start()
-        child.join()
+        died = dies_before(stop, _publish, lake.root, text)
         current = lake.require(REF)
         seen.add(current.file("a.txt").read_text())
         assert lake.verify(current) == []
-        if child.exitcode == 0:
+        if not died:
             break
-        assert child.exitcode == -signal.SIGKILL
-    assert child.exitcode == 0 and stop > 20
+    assert not died and stop > 20
     assert lake.require(REF).file("a.txt").read_text() == text
     assert seen == {"old", text}
     assert text == "new" or lake.require(REF).manifest_digest == first.manifest_digest

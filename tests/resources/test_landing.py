@@ -5,9 +5,8 @@ import multiprocessing
 import os
 import re
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from tests.resources.deliveries import (
     quarantine,
     rows,
 )
+from tests.resources.kill_help import dies_before
 
 NEXT = date(2023, 5, 21)
 
@@ -433,42 +433,9 @@ def test_a_changed_ledger_or_kept_file_is_named(tmp_path):
         source.days(EBNERD)
 
 
-def _die_before(stop: int) -> None:
-    """From now on, die without a word before the `stop`-th call that changes the file system."""
-    calls = 0
-
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == stop:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **keywords)
-
-        return call
-
-    os.fsync = counted(os.fsync)
-    for name in ("rename", "replace", "mkdir", "open", "unlink", "touch"):
-        setattr(Path, name, counted(getattr(Path, name)))
-
-
 FRESH = multiprocessing.get_context("forkserver")
 """Children of a process without threads: one that has used polars cannot be forked safely."""
 FRESH.set_forkserver_preload(["__main__", __name__])
-
-
-def _act(stop: int, act: Callable[..., Any], arguments: Sequence[Any]) -> None:
-    _die_before(stop)
-    act(*arguments)
-
-
-def _killed(stop: int, act: Callable[..., Any], *arguments: Any) -> bool:
-    """Runs `act` in a process that is killed before its `stop`-th step; False when it came to its end."""
-    process = FRESH.Process(target=_act, args=(stop, act, arguments))
-    process.start()
-    process.join(60)
-    assert process.exitcode in (0, -signal.SIGKILL)
-    return process.exitcode != 0
 
 
 def _correct(home: Path, folder: Path) -> None:
@@ -486,7 +453,7 @@ def test_killed_at_every_step_of_a_correction(tmp_path):
     source.landing(EBNERD).check(right, LAST)  # what the children need of the reader is then cached
     seen = []
     for stop in range(1, 200):
-        died = _killed(stop, _correct, tmp_path, right)
+        died = dies_before(stop, _correct, tmp_path, right, start="forkserver")
         seen.append(impressions(source, "2023-05-20"))
         assert {d: c for d, c in contents(source).items() if d != "2023-05-20"} == {
             d: c for d, c in old.items() if d != "2023-05-20"
@@ -504,7 +471,7 @@ def test_killed_at_every_step_of_taking_in(tmp_path):
     mark(folder)
     source.landing(EBNERD).check(folder, NEXT)
     for stop in range(1, 200):
-        died = _killed(stop, _take, tmp_path)
+        died = dies_before(stop, _take, tmp_path, start="forkserver")
         taken = source.days(EBNERD)[-1] == NEXT
         assert states(source.landing(EBNERD).drops()) == {"2023-05-21": "taken" if taken else "complete"}
         if not died:
@@ -519,7 +486,7 @@ def test_killed_at_every_step_of_landing(tmp_path):
     delivery = files(tmp_path / "delivery", rows((11, "2023-05-21 08:00")), [article(107, "2023-05-21 07:30")])
     arrived, seen = now_ms(), []
     for stop in range(1, 200):
-        died = _killed(stop, land, delivery, tmp_path / "log", NEXT, arrived)
+        died = dies_before(stop, land, delivery, tmp_path / "log", NEXT, arrived, start="forkserver")
         seen.append(states(source.landing(EBNERD).drops()))
         if not died:
             break
