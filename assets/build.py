@@ -35,6 +35,8 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*allow_none
 RETRIES = 2
 """After a transient error; any other error is final."""
 WAIT_SECONDS = 5
+NAMED_IN_PARTITIONS = {"split", "span_days"}
+"""Settings that lead to partitions of their own in the lake."""
 BUSY_SECONDS = 10
 BUSY_TRIES = 8640
 """A step that a planned run keeps out asks again every BUSY_SECONDS, for a day."""
@@ -163,20 +165,21 @@ def build_asset(
         except RuleBroken as error:
             yield from (_check_result(c, key) for c in error.checks)
             raise dg.Failure(description=str(error), metadata={"bad_input": True}, allow_retries=False) from error
-        except NewsrecError as error:
-            kind = {"bad_input": isinstance(error, (DataError, UsageError))}
-            raise dg.Failure(description=str(error), metadata=kind, allow_retries=False) from error
         except dg.RetryRequested:
             raise
         except Exception as error:
             if is_transient(error):
                 waited = _WAITED[context.run.run_id, key]
                 raise dg.RetryRequested(max_retries=RETRIES + waited, seconds_to_wait=WAIT_SECONDS) from error
-            if not isinstance(error, OSError):
+            if isinstance(error, NewsrecError):
+                said = str(error)
+            elif isinstance(error, OSError):
+                said = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+                said = f"{'/'.join(key.path)}: {said}: what was published stays; see to the disk, then run again"
+            else:
                 raise
-            said = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
-            said = f"{'/'.join(key.path)}: {said}: what was published stays; see to the disk, then run again"
-            raise dg.Failure(description=said, metadata={"bad_input": False}, allow_retries=False) from error
+            kind = {"bad_input": isinstance(error, (DataError, UsageError))}
+            raise dg.Failure(description=said, metadata=kind, allow_retries=False) from error
 
     return body
 
@@ -212,8 +215,8 @@ def _launched(run: dg.DagsterRun) -> bool:
 def refuse_other_settings(settings: RunSettings, dataset: Dataset) -> None:
     """Raises UsageError, naming the fields, for settings with which a run would replace what the default made."""
     usual = default_settings()
-    fields = ("profile", "seed", "recipe", "models", "text_families", "inview", "inview_length", "inview_seed")
-    moved = [f for f in fields if getattr(settings, f) != getattr(usual, f)]
+    fields = RunSettings.model_fields.keys() - NAMED_IN_PARTITIONS
+    moved = sorted(f for f in fields if getattr(settings, f) != getattr(usual, f))
     if moved:
         asked = ", ".join(f"{f}={getattr(settings, f)!r}" for f in moved)
         raise UsageError(
@@ -262,6 +265,7 @@ def _materialise(
     by_name: Mapping[str, Stage],
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     ref = stage.ref(dataset, day, settings, model)
+    asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
     for line in tools.tracker.mend(tools.lake):
         context.log.warning(line)
     refs = input_refs(stage, dataset, day, model, settings, by_name, tools.source.days(dataset))
@@ -273,12 +277,13 @@ def _materialise(
     current = _current(context, tools.lake, ref)
     if current is not None and current.recipe_key == key and not current.lost():
         context.log.info(f"{ref}: unchanged, recipe key {key[:12]}")
+        if stage.after is not None:  # an earlier try may have ended before it
+            stage.after(tools, current, asked_by)
         more = {**links.links(tools.lake, current, tools.tracker.uri), **columns, "unchanged": True}
         return _result(stage, current, tools.lake.publication(ref)["checks"], more)
     for version in flat:
         require_sound(version)
     started = monotonic()
-    asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
     with ExitStack() as stack:
         unfinished = stack.enter_context(tools.lake.unfinished(key))
         run = stack.enter_context(tools.tracker.run(ref, context.run.run_id, key))
@@ -353,7 +358,7 @@ def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:
         worst = failed[0]
         raise RuleBroken(
             f"{dataset.name}/{stage.name}/{work.day}: nothing published, rule {worst.name!r} failed for "
-            f"{worst.count_bad} rows (for example {', '.join(worst.examples[:3])}): {worst.description}",
+            f"{worst.count_bad} rows: {worst.description}; examples stand in the asset's check",
             checks,
         )
     return checks

@@ -6,6 +6,7 @@ Belongs here: who meets whom, and what follows from the decision. Does not belon
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from datetime import date
@@ -101,8 +102,8 @@ def _compute(work: Work) -> Summary:
         "rules": rules.to_json(),
         "figures": found.figures,
         "segments": found.segments,
-        "erank": found.erank,
-        "latency": {s: {k: v if v == v else None for k, v in e.items()} for s, e in found.latency.items()},
+        "erank": {s: {k: _or_null(v) for k, v in e.items()} for s, e in found.erank.items()},
+        "latency": {s: {k: _or_null(v) for k, v in e.items()} for s, e in found.latency.items()},
         "faults": list(evidence.faults),
     }
     return _write(work, decision)
@@ -114,11 +115,18 @@ def _write(work: Work, decision: dict[str, Any]) -> Summary:
     (work.out / DECISION).write_text(json.dumps(decision, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     badge = "simulated data" if work.dataset.synthetic else ""
     (work.out / "promotion.html").write_text(page(decision, badge), encoding="utf-8")
-    metrics = {f"criteria.{c['name']}": float(c["passed"]) for c in decision["criteria"] if c["passed"] is not None}
+    passed = [(c["name"].replace(",", ""), c["passed"]) for c in decision["criteria"] if c["passed"] is not None]
     shown = {c["name"]: f"{c['passed']}: {c['measured']}, {c['required']}" for c in decision["criteria"]}
     metadata = {"promote": decision["promote"], "why": decision["why"], "criteria": shown}
-    clean = {name.replace(",", ""): value for name, value in metrics.items()}
-    return Summary(metrics=clean, metadata=metadata, artifacts=[DECISION, "promotion.html"])
+    return Summary(
+        metrics={f"criteria.{name}": float(holds) for name, holds in passed},
+        metadata=metadata,
+        artifacts=[DECISION, "promotion.html"],
+    )
+
+
+def _or_null(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _faults(lake: Lake, challenger: Version) -> list[str]:
@@ -132,19 +140,32 @@ def _named(version: Version) -> dict[str, str]:
 
 
 def settle(tools: Tools, version: Version, who: str) -> None:
-    """Act on a published decision, once: the record in the lake first, then the registry's aliases."""
+    """Act on a published decision, once: the record in the lake first, then the registry's aliases. A challenger
+    takes the place of the champion that it met, and of no other."""
     decision = json.loads(version.file(DECISION).read_text(encoding="utf-8"))
     title = Title(Ref.parse(decision["challenger"]["ref"]), decision["challenger"]["manifest"])
     fit = title.ref.partition.split(".")[1]
     champions = Champions(tools.lake, title.ref.dataset, str(title.ref.model), fit)
     if not champions.decided(version.manifest_digest):
-        if decision["promote"] and champions.current() != title:
-            champions.promote(title, f"{who} (rule)", decision["why"], version.manifest_digest)
-        else:
-            champions.refuse(title, f"{who} (rule)", decision["why"], version.manifest_digest)
+        _record(champions, title, decision, f"{who} (rule)", version.manifest_digest)
     if not decision["promote"]:
         registry.note_refusal(tools.tracker, title.ref, title.manifest, decision["why"])
     follow(tools, champions)
+
+
+def _record(champions: Champions, title: Title, decision: dict[str, Any], who: str, manifest: str) -> None:
+    present = champions.current()
+    met = decision["champion"]["manifest"] if decision["champion"] else None
+    if not decision["promote"]:
+        champions.refuse(title, who, decision["why"], manifest)
+    elif present == title:
+        return
+    elif (present.manifest if present else None) == met:
+        champions.promote(title, who, decision["why"], manifest)
+    else:
+        champions.refuse(
+            title, who, f"overtaken: it has not met the present champion, {present and present.ref}", manifest
+        )
 
 
 def follow(tools: Tools, champions: Champions) -> None:

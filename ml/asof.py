@@ -212,7 +212,8 @@ class AsOf:
         with np.errstate(invalid="ignore"):
             read = clicks.time + clicks.read_time.astype(np.float64) * 1000 <= time_ms
         clicks = replace(clicks, read_time=np.where(read, clicks.read_time, np.float32(np.nan)))
-        impressions = _impressions_before(self.impressions, time_ms)
+        later = self.clicks.take(self.clicks.time >= time_ms)
+        impressions = _impressions_before(self.impressions, time_ms, later)
         published = int(np.searchsorted(self.catalogue.published, time_ms))
         n = 1 + int(max(published - 1, clicks.article.max(initial=-1), impressions.article.max(initial=-1)))
         return AsOf(
@@ -226,10 +227,16 @@ class AsOf:
         )
 
 
-def _impressions_before(shown: Impressions, time_ms: int) -> Impressions:
-    """The impressions before a time; they are sorted by it."""
+def _impressions_before(shown: Impressions, time_ms: int, later: Clicks) -> Impressions:
+    """The impressions before a time, by which they are sorted, without the marks of the `later` clicks."""
     n = int(np.searchsorted(shown.time, time_ms))
     stop = int(shown.offsets[n])
+    clicked = shown.clicked[:stop].copy()
+    marked = np.flatnonzero(clicked)
+    named = shown.impression[np.searchsorted(shown.offsets[: n + 1], marked, side="right") - 1]
+    unknown = set(zip(later.impression.tolist(), later.article.tolist(), strict=True))
+    at = zip(named.tolist(), shown.article[marked].tolist(), strict=True)
+    clicked[marked] = [pair not in unknown for pair in at]
     return Impressions(
         shown.impression[:n],
         shown.user[:n],
@@ -238,7 +245,7 @@ def _impressions_before(shown: Impressions, time_ms: int) -> Impressions:
         shown.context[:n],
         shown.offsets[: n + 1],
         shown.article[:stop],
-        shown.clicked[:stop],
+        clicked,
         shown.synthetic,
     )
 

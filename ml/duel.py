@@ -126,7 +126,7 @@ def _segments(labeller: Labeller, predictions: Path, scratch: Path) -> Json:
 
 def _erank(asof: AsOf, model: Model, span: tuple[int, int]) -> dict[str, float]:
     """Relative effective rank (Eq. A.10) of readers' vectors, of at most `VECTORS` test cases, and of the vectors of as
-    many articles, the newest at the span's start; empty for a model without vectors."""
+    many articles, the newest at the span's start; NaN for vectors that are not finite, empty for a model without."""
     if not isinstance(model, Embeds):
         return {}
     cases = targets_of(asof, span).cases
@@ -135,7 +135,8 @@ def _erank(asof: AsOf, model: Model, span: tuple[int, int]) -> dict[str, float]:
     rows = np.arange(max(available - VECTORS, 0), available)
     vectors = {"readers": model.user_vectors(asof, cases.take(chosen))}
     vectors["articles"] = model.article_vectors(asof, span[0], rows)
-    return {name: relative_effective_rank(v) for name, v in vectors.items() if len(v)}
+    finite = {name: bool(np.isfinite(v).all()) for name, v in vectors.items()}
+    return {n: relative_effective_rank(v) if finite[n] else float("nan") for n, v in vectors.items() if len(v)}
 
 
 def _latency(asof: AsOf, model: Model, span: tuple[int, int]) -> dict[str, float]:

@@ -114,5 +114,7 @@ def _no_loss(name: str, margin: float, evidence: Evidence) -> Criterion:
 
 def _rank(tower: str, ours: float, theirs: float | None, rules: Rules) -> Criterion:
     floor = max(rules.erank_floor, rules.erank_share * theirs if theirs is not None else 0.0)
-    measured = f"{ours:.3f}" + (f" (champion {theirs:.3f})" if theirs is not None else "")
+    measured = (f"{ours:.3f}" if ours == ours else "undefined: the vectors have collapsed") + (
+        f" (champion {theirs:.3f})" if theirs is not None else ""
+    )
     return Criterion(f"effective rank, {tower}", ours >= floor, measured, f"at least {floor:.3f}")

@@ -52,6 +52,9 @@ class States:
             "facts": state.facts,
         }
         name = f"{state.step:09d}"
+        for step in self._steps():
+            if step > name:  # of another training, or damaged: this one would have gone on from it
+                (self.folder / f"{step}.json").unlink()
         replace_whole(self.folder / f"{name}.safetensors", data)
         replace_whole(self.folder / f"{name}.json", _encoded({**facts, "self": _digest(facts)}))
         for step in self._steps()[:-KEPT]:

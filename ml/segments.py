@@ -90,7 +90,7 @@ class Labeller:
         rows = self._catalogue.rows(int_array(log, schema.ARTICLE_ID)[inside])
         clicked = np.bincount(rows[rows >= 0], minlength=len(self._catalogue))
         code, names = categories_of(self._catalogue.category, clicked, sources.features)
-        self._category, self._categories = code, [safe(name) for name in names]
+        self._category, self._categories = code, _apart([safe(name) for name in names])
 
     def of_cases(self, keys: Mapping[str, np.ndarray]) -> Labels:
         """Of test cases with `keys` `user_id`, `time`, `article_id` (the target) int64 [N]."""
@@ -181,6 +181,12 @@ class Labeller:
 def safe(name: str) -> str:
     """A segment's name as it can stand in the address of a number: without `. / : #`."""
     return "".join("_" if c in "./:#" else c for c in name)
+
+
+def _apart(names: list[str]) -> list[str]:
+    """Names of categories with their number where one would stand for two segments."""
+    taken = [SEVERAL, UNKNOWN, *names]
+    return [f"{name}_{i}" if taken.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _agreed(values: np.ndarray, offsets: np.ndarray, several: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from ml.durable import replace_whole
 from ml.errors import UsageError
 from resources.manifest import digest
 
@@ -138,19 +139,18 @@ class Alerts:
         return self.log.stat().st_size if self.log.is_file() else 0
 
     def _position(self) -> int:
-        """Bytes delivered; a log that has been rotated is read from its beginning."""
-        try:
-            done = int(self._sent.read_text())
-        except FileNotFoundError:
+        """Bytes delivered; a log that does not fit them has been rotated and is read from its beginning."""
+        told = self._sent.read_text() if self._sent.is_file() else ""
+        if not told.isdecimal() or not 0 < int(told) <= self._size():
             return 0
-        return done if done <= self._size() else 0
+        with self.log.open("rb") as stream:
+            stream.seek(int(told) - 1)
+            return int(told) if stream.read(1) == b"\n" else 0
 
     def _mark(self, position: int) -> None:
         if position == self._position():
             return
-        temporary = self._sent.with_name(self._sent.name + ".new")
-        temporary.write_text(str(position))
-        temporary.replace(self._sent)
+        replace_whole(self._sent, str(position).encode())
 
     def _lock(self) -> FileLock:
         self.log.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 Belongs here: the condition and its sensor. Does not belong here: the verdict itself (`pipeline.plan`).
 """
 
+import logging
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -85,7 +86,8 @@ def _cached(moment: datetime, name: str, toolbox: str, settings: str) -> Plan | 
         nights = due(data, made, tools)
         night = nights.days[-1] if nights.days else tools.source.days(data)[-1]
         return newest_plan(data, made, tools, night)
-    except (DataError, UsageError):
+    except (DataError, UsageError) as error:
+        logging.getLogger("pipeline").warning("nothing is launched for %s: %s", name, error)
         return None
 
 

@@ -16,9 +16,8 @@ from assets.build import asset_key
 from assets.graph import STAGES
 from ml.datasets import Dataset
 from ml.errors import UsageError
-from ml.splits import split
 from pipeline.plan import Node, Plan, make_plan
-from pipeline.run import Goal, report_goals
+from pipeline.run import Goal, lacks, report_goals
 from resources.bindings import RunSettings, Tools
 from resources.lake import Ref
 
@@ -113,7 +112,7 @@ def make_backfill(dataset: Dataset, settings: RunSettings, tools: Tools, period:
     """The plan of the reports as of each day of the period, with all that they need. Raises UsageError when no day of
     the period can be evaluated."""
     days = tools.source.days(dataset)
-    impossible = {d: why for d in period.days if (why := _lacks(d, settings, days)) is not None}
+    impossible = {d: why for d in period.days if (why := lacks(d, settings, days)) is not None}
     goals: list[Any] = []
     for day in period.days:
         if day not in impossible:
@@ -123,14 +122,6 @@ def make_backfill(dataset: Dataset, settings: RunSettings, tools: Tools, period:
         raise UsageError(f"no day of {period.first}..{period.last} can be evaluated: {day}: {why}")
     plan = make_plan(dataset, settings, tools, goals)
     return Backfill(dataset, period, which, plan, tuple(_chosen(plan, which)), impossible)
-
-
-def _lacks(day: date, settings: RunSettings, days: Sequence[date]) -> str | None:
-    """Why the models as of `day` cannot be evaluated, None where they can."""
-    if day <= days[0]:
-        return f"nothing comes before the log's first day, {days[0]}"
-    lacking = [day + timedelta(days=k) for k in split(settings.split).test_days if day + timedelta(days=k) not in days]
-    return f"the log has no data on {lacking[0]}" if lacking else None
 
 
 def _chosen(plan: Plan, which: Which) -> Iterable[Node]:

@@ -83,25 +83,10 @@ def _dataset(name: str, root: Path | None) -> str:
     return learn(name, root, lake_root()).name
 
 
-def _settings(split: str, models: str | None = None, **fields: Any) -> "RunSettings":
-    from ml.models import MODELS
-    from ml.recipes import recipe
-    from ml.splits import split as known_split
-    from resources.bindings import DEFAULT_MODELS, RunSettings
+def _settings(split: str, models: str | None = None, **given: Any) -> "RunSettings":
+    from resources.bindings import run_settings
 
-    known_split(split)
-    names = list(DEFAULT_MODELS) if models is None else [m.strip() for m in models.split(",") if m.strip()]
-    if not names:
-        raise UsageError(f"--models names no model: choose from {', '.join(sorted(MODELS))}")
-    unknown = [m for m in names if m not in MODELS]
-    if unknown:
-        raise UsageError(f"unknown model {unknown[0]!r}: choose from {', '.join(sorted(MODELS))}")
-    if "popular_15" not in names:
-        names.append("popular_15")
-    settings = RunSettings(split=split, models=names, **fields)
-    recipe(settings.recipe)
-    _ = settings.budget
-    return settings
+    return run_settings(split, models, **given)
 
 
 @app.command()
@@ -111,8 +96,8 @@ def run(
     as_of: DayOption = None,
     split: SplitOption = "rolling",
     models: Annotated[str | None, typer.Option(help="comma-separated names; default: all")] = None,
-    profile: Annotated[str, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = "quick",
-    recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
+    profile: Annotated[str | None, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = None,
+    recipe: Annotated[str | None, typer.Option(help="snert_quick or snert_thesis")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     inview: Annotated[
@@ -298,8 +283,8 @@ def spec(
     as_of: DayOption = None,
     split: SplitOption = "rolling",
     model: Annotated[str, typer.Option(help="a model that is trained")] = "snert",
-    recipe: Annotated[str, typer.Option("--recipe", help="a recipe by name")] = "snert_quick",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="a recipe by name")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
 ) -> None:
     """Print a training's specification from the lake, for `python -m ml.train SPEC.json`."""
     from pipeline.spec import spec_json
@@ -307,7 +292,7 @@ def spec(
     dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
     day = parse_day(as_of) or _newest(toolbox, dataset, "session_splits", split)
-    settings = _settings(split).model_copy(update={"recipe": recipe, "seed": seed})
+    settings = _settings(split, recipe=recipe, seed=seed)
     print(spec_json(toolbox.tools(), settings, dataset, day, model, out))
 
 
@@ -348,8 +333,8 @@ def challenge(
     as_of: DayOption = None,
     model: ModelOption = "snert",
     split: SplitOption = "rolling",
-    profile: Annotated[str, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = "quick",
-    recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
+    profile: Annotated[str | None, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = None,
+    recipe: Annotated[str | None, typer.Option(help="snert_quick or snert_thesis")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     margin_recall: Annotated[float, typer.Option(min=0, help="loss of RQ1 Recall@20 that is tolerated")] = 0.01,
     margin_auc: Annotated[float, typer.Option(min=0, help="loss of RQ2 AUC that is tolerated")] = 0.01,
@@ -426,8 +411,8 @@ def decay(
     as_of: DayOption = None,
     model: ModelOption = "snert",
     days: Annotated[int, typer.Option("--days", min=1, max=60, help="test it up to so many days later")] = 7,
-    profile: Annotated[str, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = "quick",
-    recipe: Annotated[str, typer.Option(help="snert_quick or snert_thesis")] = "snert_quick",
+    profile: Annotated[str | None, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = None,
+    recipe: Annotated[str | None, typer.Option(help="snert_quick or snert_thesis")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     as_json: JsonOption = False,
 ) -> None:

@@ -42,7 +42,8 @@ def active(instance: dg.DagsterInstance, name: str) -> str | None:
     """The id of the backfill called `name` that the daemon still works on, None where there is none."""
     from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-    under_way = BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING], tags={TAG: name})
+    statuses = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+    under_way = BulkActionsFilter(statuses=statuses, tags={TAG: name})
     found = instance.get_backfills(filters=under_way)
     return found[0].backfill_id if found else None
 

@@ -32,7 +32,11 @@ def build_defs(
             for model in models_of(stage, models):
                 built.append(build_asset(stage, known, model, BY_NAME, models))
                 keys.append(asset_key(known, stage, model))
-        jobs.append(dg.define_asset_job(f"{name}_all", selection=dg.AssetSelection.assets(*keys)))
+        jobs.append(
+            dg.define_asset_job(
+                f"{name}_all", selection=dg.AssetSelection.assets(*keys), tags={"newsrec/dataset": name}
+            )
+        )
     resources = {"settings": default_settings(), "toolbox": ToolBox(), **(resource_overrides or {})}
     return dg.Definitions(assets=built, jobs=jobs, resources=resources, executor=dg.in_process_executor)
 

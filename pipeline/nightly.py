@@ -8,7 +8,6 @@ and the checkpoints and indexes as of the day after, which know all of L.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -46,9 +45,10 @@ def goals_of(night: date, settings: RunSettings) -> list[tuple]:  # type: ignore
     """What the night of the day `night` materialises, with all that it needs."""
     from pipeline.run import report_goals
 
-    tomorrow = night + timedelta(days=1)
+    tomorrow, weighed = night + timedelta(days=1), BY_NAME["promotion"]
     trained = [(BY_NAME[s], tomorrow, m) for s in TRAINED for m in models_of(BY_NAME[s], settings.models)]
-    return [*report_goals(night, settings), *trained]
+    challengers = [(weighed, night, m) for m in models_of(weighed, settings.models)]
+    return [*report_goals(night, settings), *trained, *challengers]
 
 
 def due(data: Dataset, settings: RunSettings, tools: Tools) -> Nights:
@@ -56,7 +56,10 @@ def due(data: Dataset, settings: RunSettings, tools: Tools) -> Nights:
 
     A lake without any night gets the newest only: earlier ones are a backfill. Raises DataError without data.
     """
-    days = [d for d in tools.source.days(data)[1:] if _tested(d, settings, tools.source.days(data))]
+    from pipeline.run import lacks
+
+    known = tools.source.days(data)
+    days = [d for d in known if lacks(d, settings, known) is None]
     if not days:
         raise DataError(f"{data.name} has no day that models could be tested on: two days in a row are needed")
     held = done(data, settings, tools)
@@ -74,10 +77,6 @@ def due(data: Dataset, settings: RunSettings, tools: Tools) -> Nights:
 def newest_plan(data: Dataset, settings: RunSettings, tools: Tools, night: date) -> Plan:
     """The plan of one night."""
     return make_plan(data, settings, tools, goals_of(night, settings))
-
-
-def _tested(day: date, settings: RunSettings, days: Sequence[date]) -> bool:
-    return all(day + timedelta(days=k) in days for k in split(settings.split).test_days)
 
 
 def done(data: Dataset, settings: RunSettings, tools: Tools) -> set[date]:
@@ -114,7 +113,11 @@ def nightly_job(name: str) -> dg.JobDefinition:
                 outcome = execute(data, settings, toolbox, goals_of(night, settings), context.log.info, tags)
                 context.log.info(f"night of {night}: {outcome.ran} partitions ran, {outcome.fresh} were fresh")
 
-    @dg.job(name=f"{name}_nightly", description="Nightly retrain; runs only what is not fresh.")
+    @dg.job(
+        name=f"{name}_nightly",
+        tags={"newsrec/dataset": name},
+        description="Nightly retrain; runs only what is not fresh.",
+    )
     def job() -> None:
         retrain()
 

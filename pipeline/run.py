@@ -43,14 +43,21 @@ def as_of_day(dataset: Dataset, settings: RunSettings, toolbox: ToolBox, asked: 
     last = run_split.last_day_with_full_test(days)
     if asked is None:
         return last
-    lacking = [asked + timedelta(days=k) for k in run_split.test_days if asked + timedelta(days=k) not in days]
-    if lacking or asked <= days[0]:
-        why = f"the log has no data on {lacking[0]}" if lacking else "nothing comes before the log's first day"
+    why = lacks(asked, settings, days)
+    if why is not None:
         raise UsageError(
             f"no evaluation of {dataset.name} as of {asked} with split {run_split.name}: {why}; "
             f"choose a day after {days[0]} and up to {last}"
         )
     return asked
+
+
+def lacks(day: date, settings: RunSettings, days: Sequence[date]) -> str | None:
+    """Why models as of `day` cannot be evaluated on a log with data on `days`, None where they can."""
+    if day <= days[0]:
+        return f"nothing comes before the log's first day, {days[0]}"
+    lacking = [day + timedelta(days=k) for k in split(settings.split).test_days if day + timedelta(days=k) not in days]
+    return f"the log has no data on {lacking[0]}" if lacking else None
 
 
 def report_goals(day: date, settings: RunSettings) -> Goal:

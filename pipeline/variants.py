@@ -94,7 +94,11 @@ def variant_job(name: str) -> dg.JobDefinition:
         shown = {stage: dg.MetadataValue.path(path) for stage, path in paths.items()}
         return dg.Output(paths, metadata={**shown, "as_of": str(day), "variant": model})
 
-    @dg.job(name=f"{name}_variant", description="A recipe of your own for one run: fill in the launchpad.")
+    @dg.job(
+        name=f"{name}_variant",
+        tags={"newsrec/dataset": name},
+        description="A recipe of your own for one run: fill in the launchpad.",
+    )
     def job() -> None:
         train_variant()
 

@@ -56,7 +56,7 @@ def failure_sensor() -> dg.SensorDefinition:
         Alerts.configured(lake_root()).record(
             Alert(
                 kind="failure",
-                dataset=run.tags.get("newsrec/dataset") or run.job_name.split("_")[0],
+                dataset=_dataset_of(run),
                 subject=f"{run.job_name}{f' {partition}' if partition else ''}",
                 text=text,
                 action=f"run {run.run_id}: the line says what to do; then launch it again, or wait for the next night",
@@ -65,6 +65,12 @@ def failure_sensor() -> dg.SensorDefinition:
         )
 
     return failure_alert
+
+
+def _dataset_of(run: dg.DagsterRun) -> str:
+    """By the run's tag, or by its assets: those of backfills and clicks in the UI have no tag."""
+    selected = sorted(key.path[0] for key in run.asset_selection or ())
+    return run.tags.get("newsrec/dataset") or (selected[0] if selected else run.job_name)
 
 
 def _line(event: dg.DagsterEvent) -> str:

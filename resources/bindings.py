@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, ValidationError
@@ -17,6 +17,7 @@ from ml.datasets import OWN, Dataset, SyntheticInView
 from ml.errors import UsageError
 from ml.models import MODELS
 from ml.own_log import read_log_file
+from ml.splits import split
 from resources.engine import Engine
 from resources.gpu import Device
 from resources.lake import Lake
@@ -89,25 +90,33 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
         return recipe(self.recipe if name in (None, "snert_quick") else name)
 
 
-def default_settings() -> RunSettings:
-    """The settings of runs that nobody gives others: NEWSREC_RECIPE, NEWSREC_PROFILE and NEWSREC_MODELS (names with
-    commas) where they are set. Raises UsageError for a value that means nothing."""
+def run_settings(split_name: str = "rolling", models: str | None = None, **given: Any) -> RunSettings:
+    """The settings of a run: the `given` ones that are not None, `models` as names with commas, and for the rest
+    NEWSREC_RECIPE, NEWSREC_PROFILE and NEWSREC_MODELS where they are set. Most Popular 15 min, to which all are
+    compared, is always among the models. Raises UsageError for a value that means nothing."""
     from ml.recipes import recipe
 
-    names = [m.strip() for m in os.environ.get("NEWSREC_MODELS", "").split(",") if m.strip()]
+    split(split_name)
+    source = "NEWSREC_MODELS" if models is None else "--models"
+    asked = os.environ.get("NEWSREC_MODELS") or None if models is None else models
+    names = list(DEFAULT_MODELS) if asked is None else [m.strip() for m in asked.split(",") if m.strip()]
     unknown = [m for m in names if m not in MODELS]
-    if unknown:
-        raise UsageError(f"NEWSREC_MODELS names {unknown[0]!r}: choose from {', '.join(sorted(MODELS))}")
-    if names and "popular_15" not in names:
+    if unknown or not names:
+        said = f"unknown model {unknown[0]!r} in {source}" if unknown else f"{source} names no model"
+        raise UsageError(f"{said}: choose from {', '.join(sorted(MODELS))}")
+    if "popular_15" not in names:
         names.append("popular_15")
-    settings = RunSettings(
-        recipe=os.environ.get("NEWSREC_RECIPE") or "snert_quick",
-        profile=os.environ.get("NEWSREC_PROFILE") or "quick",
-        models=names or list(DEFAULT_MODELS),
-    )
+    chosen: dict[str, Any] = {f: os.environ.get(f"NEWSREC_{f.upper()}") for f in ("recipe", "profile")}
+    chosen = {f: v for f, v in chosen.items() if v} | {f: v for f, v in given.items() if v is not None}
+    settings = RunSettings(split=split_name, models=names, **chosen)
     recipe(settings.recipe)
     _ = settings.budget
     return settings
+
+
+def default_settings() -> RunSettings:
+    """The settings of runs that nobody gives others."""
+    return run_settings()
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,17 @@ class Champions:
 
 def all_kept(lake: Lake) -> list[Title]:
     """Checkpoints of the whole lake that some record's champion or a rollback of it names."""
-    records = sorted(lake.root.glob(f"*/{FOLDER}/*.jsonl"))
-    named = [(p.parts[-3], *p.name.split(".")[:2]) for p in records]
-    return [title for parts in named for title in Champions(lake, *parts).kept()]
+    return [title for record in _records(lake) for title in record.kept()]
+
+
+def decisions(lake: Lake) -> set[str]:
+    """Manifest digests of the promotion assets of the whole lake that an act rests on."""
+    return {act.decision for record in _records(lake) for act in record.acts() if act.decision}
+
+
+def _records(lake: Lake) -> list[Champions]:
+    paths = sorted(lake.root.glob(f"*/{FOLDER}/*.jsonl"))
+    return [Champions(lake, p.parts[-3], *p.name.split(".")[:2]) for p in paths]
 
 
 def _reign(acts: Sequence[Act]) -> list[Title]:

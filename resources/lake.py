@@ -114,6 +114,22 @@ class Lake:
             yield path
             shutil.rmtree(path, ignore_errors=True)
 
+    def forget_unfinished(self) -> int:
+        """Remove what computations that are not under way could go on from, with their locks; the bytes."""
+        size = 0
+        for lock in sorted((self.root / LOCKS).glob("unfinished~*.lock")):
+            held = FileLock(lock)
+            try:
+                held.acquire(blocking=False)
+            except Timeout:
+                continue
+            path = self.root / CACHE / UNFINISHED / lock.stem.removeprefix("unfinished~")
+            size += sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+            shutil.rmtree(path, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+            held.release()
+        return size
+
     @contextmanager
     def lock(self, ref: Ref) -> Iterator[None]:
         """Hold the only writing lock of a partition, across processes; may be nested in one thread."""

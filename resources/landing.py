@@ -196,20 +196,21 @@ class Landing:
         return self._splits.hashes(folder, files)
 
     def _keep(self, staged: Staged, record: Mapping[str, Any]) -> None:
-        """The files first, then the line that makes them count."""
+        """The files first, then the line that makes them count. Files without a line lie beside a ledger: there an
+        erasure finds them."""
         target = self._book / FILES / files_digest(staged.files)[:KEY_DIGITS]
         target.parent.mkdir(parents=True, exist_ok=True)
+        if not self.ledger.exists():
+            ledger.append(
+                self.ledger, {"kind": "opened", "root": str(self._root.resolve()), "bundle": digest(self._bundle)}
+            )
+            sync_folder(self._book)
         if not target.exists():
             strip_folder(staged.folder, Book(self._lake, self._dataset.name).readers())
             for path in [*(p for p in staged.folder.rglob("*") if p.is_dir()), staged.folder]:
                 sync_folder(path)
             staged.folder.rename(target)
             sync_folder(target.parent)
-        if not self.ledger.exists():
-            ledger.append(
-                self.ledger, {"kind": "opened", "root": str(self._root.resolve()), "bundle": digest(self._bundle)}
-            )
-            sync_folder(self._book)
         files = {"files": dict(staged.files), "placed": dict(staged.placed), "rows": self._rows(staged)}
         files |= self._differing(staged, target)
         ledger.append(self.ledger, {**record, **files, "at": iso(now_ms())})

@@ -17,12 +17,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml.errors import LakeError, NewsrecError
+from ml.errors import LakeError, NewsrecError, TransientError
 from resources.lake import Lake, Version
 from resources.open_runs import OpenRun, OpenRuns
 from resources.ref import Ref
 from resources.tracking_store import default_uri, experiment_id, open_store
-from resources.version import read_manifest
+from resources.transient import is_transient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,6 +40,10 @@ ENDED = "newsrec.ended"
 
 class TrackerError(NewsrecError):
     """The tracking store is away, locked, or will not take what it is told."""
+
+
+class TrackerAway(TrackerError, TransientError):
+    """The tracking store may answer in a moment."""
 
 
 class TrackedRun:
@@ -213,7 +217,10 @@ class Tracker:
             return f"MLflow run {run_id} of {run.ref}: closed, its process had ended before it published anything"
         again = TrackedRun(self.client, run_id, "")
         again._again(run.report)
-        again.published(version, run.report["artifacts"])
+        there = version.path.is_dir()
+        again.published(version, [name for name in run.report["artifacts"] if there and version.file(name).is_file()])
+        if not there:
+            again.tags({ENDED: "its version has been removed from the lake since"})
         try:
             again.flush()
         except Exception as error:
@@ -238,7 +245,8 @@ class Tracker:
             raise
         except _store_errors() as error:
             where = re.sub(r"//[^/@]*@", "//", self.uri)
-            raise TrackerError(f"MLflow store {where}: {_first_line(error)}: {remedy}") from error
+            kind = TrackerAway if is_transient(error) else TrackerError
+            raise kind(f"MLflow store {where}: {_first_line(error)}: {remedy}") from error
 
     @contextmanager
     def _in_passing(self) -> Iterator[None]:
@@ -263,15 +271,16 @@ class Tracker:
 
 
 def _published_by(lake: Lake, run: OpenRun, run_id: str) -> Version | None:
-    """The version that the run published, as its ledger entry names it; None where it did not get as far as being
-    current."""
+    """The version that the run published, as its ledger entry names it, whether it is still there or not; None where it
+    did not get as far as being current."""
     current, reached = lake.current(run.ref), False
     for entry in reversed(lake.history(run.ref)):
         reached = reached or (current is not None and entry.digest == current.ledger_head)
         if reached and entry.record["run"].get("mlflow_run") == run_id:
-            path = lake.folder(run.ref) / entry.record["publication"]["version"]
-            manifest, found = read_manifest(path)
-            return Version(run.ref, path, manifest, found, entry.record["publication"]["recipe_key"], entry.digest)
+            made = entry.record["publication"]
+            path = lake.folder(run.ref) / made["version"]
+            manifest = read_manifest(path)[0] if path.is_dir() else {}
+            return Version(run.ref, path, manifest, made["manifest"], made["recipe_key"], entry.digest)
     return None
 
 

@@ -56,7 +56,8 @@ def _passes(error: BaseException) -> bool:
     if library == "sqlalchemy":
         return type(error).__name__ == "OperationalError" and _is_locked(error)
     if library == "mlflow":
-        return getattr(error, "error_code", "") in TRACKER_CODES or any(w in str(error) for w in TRACKER_AWAY)
+        away = getattr(error, "error_code", "") in TRACKER_CODES or any(w in str(error) for w in TRACKER_AWAY)
+        return away or _is_locked(error)
     return False
 
 

@@ -8,7 +8,8 @@ Rules of this layout:
 - Times have no zone and are UTC. Each clicked article of an impression is a click whose `next_read_time` and
   `next_scroll_percentage` are its read time and depth; each entry of a history is a click.
 - An impression's time is when its list came into view. The reader clicks `read_time` seconds later, and a history
-  tells when the clicked article was opened (docs/choices.md has the measurements).
+  tells when the clicked article was opened (docs/choices.md has the measurements). A click after the end of its
+  impression's log day goes to quarantine as `outside_day`: dated within that day it would be known before it happened.
 - A later split's history repeats an earlier split's behaviors: of two rows of one reader and article within
   `REPEATED_MS` the one with the impression is kept.
 - `test` publishes no clicks; its beyond-accuracy rows have impression id 0. Both are valid.
@@ -44,7 +45,8 @@ REPEATED_MS = 3_000
 _IDS = pl.List(pl.Int64)
 _FIRST_SEEN = "published_is_first_seen"
 _REPEATED, _ROW = "__repeated", "__row"
-_DAY_SECONDS = 86_400.0
+_LONGEST = 1e9
+"""Seconds: any longer time on a list leads out of every day just as well."""
 
 
 class EbnerdReader(Reader):
@@ -52,7 +54,7 @@ class EbnerdReader(Reader):
 
     drop_folders = {"behaviors.parquet": "train", "history.parquet": "train"}  # noqa: RUF012
     derived_files = (UNLISTED,)
-    expected = frozenset({"after_log_end"})
+    expected = frozenset({"after_log_end", "outside_day"})
 
     def sources(self, root: Path) -> list[Path]:
         logs = [root / split / f"{name}.parquet" for split in SPLITS for name in ("behaviors", "history")]
@@ -74,7 +76,7 @@ class EbnerdReader(Reader):
         behaviors, history = (_optional(raw_day / f"{name}.parquet") for name in ("behaviors", "history"))
         if behaviors is None and history is None:
             raise DataError(f"{raw_day} holds neither behaviors.parquet nor history.parquet: split the log again")
-        clicks = canonical.clicks(_clicks_of(behaviors, history, end), start, end)
+        clicks = canonical.clicks(_clicks_of(behaviors, history), start, end)
         impressions = canonical.impressions(_impressions_of(behaviors), start, end)
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         listed = _optional(raw_day / "articles.parquet")
@@ -126,15 +128,15 @@ def _optional(path: Path) -> pl.DataFrame | None:
     return frame(path) if path.is_file() else None
 
 
-def _clicks_of(behaviors: pl.DataFrame | None, history: pl.DataFrame | None, end_ms: int) -> pl.DataFrame:
-    """All clicks of a raw day, which ends at `end_ms`, in canonical columns."""
+def _clicks_of(behaviors: pl.DataFrame | None, history: pl.DataFrame | None) -> pl.DataFrame:
+    """All clicks of a raw day in canonical columns."""
     clicked = canonical.empty(schema.CLICKS)
     if behaviors is not None and "article_ids_clicked" in behaviors.columns:
         impression = pl.col("impression_id")
         rows = behaviors.filter(pl.col("article_ids_clicked").list.len() > 0).select(
             pl.col("user_id"),
             pl.col("article_ids_clicked").alias(schema.ARTICLE_ID),
-            _click_time(end_ms).alias(schema.CLICK_TIME),
+            _click_time().alias(schema.CLICK_TIME),
             pl.col("session_id").alias(schema.SESSION_ID),
             pl.when(impression > 0).then(impression).alias(schema.IMPRESSION_ID),
             pl.col("next_read_time").alias(schema.READ_TIME),
@@ -150,15 +152,13 @@ def _clicks_of(behaviors: pl.DataFrame | None, history: pl.DataFrame | None, end
     return pl.concat([clicked, _at_the_clicks_repeated(canonical.complete(rows, schema.CLICKS), clicked)])
 
 
-def _click_time(end_ms: int) -> pl.Expr:
+def _click_time() -> pl.Expr:
     """When an impression's click happened (int64 ms): at its time + `read_time` less a millisecond, so that the click
-    comes before the view of the page that it opens; at its time where `read_time` is unknown. A click belongs to the
-    log day of its impression: one after the day's end counts at the day's last millisecond."""
+    comes before the view of the page that it opens; at its time where `read_time` is unknown."""
     shown = milliseconds("impression_time")
     seconds = pl.col("read_time").cast(pl.Float64)
-    waited = pl.when(seconds.is_finite() & (seconds > 0)).then(seconds).otherwise(0.0).clip(0, _DAY_SECONDS)
-    clicked = pl.max_horizontal(shown, shown + (waited * 1000).round().cast(pl.Int64) - 1)
-    return pl.when(shown < end_ms).then(pl.min_horizontal(clicked, pl.lit(end_ms - 1))).otherwise(shown)
+    waited = pl.when(seconds.is_finite() & (seconds > 0)).then(seconds).otherwise(0.0).clip(0, _LONGEST)
+    return pl.max_horizontal(shown, shown + (waited * 1000).round().cast(pl.Int64) - 1)
 
 
 def _at_the_clicks_repeated(read: pl.DataFrame, clicked: pl.DataFrame) -> pl.DataFrame:

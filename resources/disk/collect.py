@@ -125,7 +125,8 @@ def collect(lake: Lake, policy: Policy, now: datetime, who: str) -> Plan:
 
 
 def remove_caches(lake: Lake, datasets: Iterable[str]) -> int:
-    """Remove what can be made again at once: days cut from source files, audit pages, and what killed processes left.
+    """Remove what can be made again at once: days cut from source files, audit pages, states of
+    trainings that are not under way, and what killed processes left.
     Text vectors stay, they are dear. Gives the bytes. No run may work on the datasets meanwhile (`Lake.alone`)."""
     homes = [lake.root / STAGING, lake.root / SPILL]
     size = sum(map(folder_bytes, homes))
@@ -137,7 +138,7 @@ def remove_caches(lake: Lake, datasets: Iterable[str]) -> int:
             if folder.is_dir():
                 size += folder_bytes(folder)
                 folder.rename(trash / str(number))
-    return size
+    return size + lake.forget_unfinished()
 
 
 def folder_bytes(folder: Path) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ml.errors import UsageError
-from resources.champion import all_kept
+from resources.champion import all_kept, decisions
 from resources.lake import Lake
 from resources.lineage.archive import SIGNATURE, Partition, partitions, read_partition
 from resources.manifest import canonical
@@ -43,10 +43,13 @@ def signed(lake: Path, read: Partitions) -> Iterator[Root]:
 
 
 def champions(lake: Path, read: Partitions) -> Iterator[Root]:
-    """Checkpoints that are champion, or that a rollback would make champion again."""
+    """Checkpoints that are champion or that a rollback would make champion again; the decisions that acts rest on."""
     for title in all_kept(Lake(lake)):
         if title.ref in read and title.manifest in read[title.ref].by_digest:
             yield title.ref, title.manifest
+    rested_on = decisions(Lake(lake))
+    for ref, partition in read.items():
+        yield from ((ref, digest) for digest in partition.by_digest if digest in rested_on)
 
 
 def damaged(lake: Path, read: Partitions) -> Iterator[Root]:

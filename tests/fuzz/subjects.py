@@ -169,12 +169,12 @@ def _ids(path: Path) -> list[int]:
     return [row["article_id"] for row in plain(path, "article_id")]
 
 
-def _clicked_at(row: dict[str, Any], end: int) -> int | None:
-    """The click of an impression: `read_time` after it, a millisecond before the page it opens, within the day."""
+def _clicked_at(row: dict[str, Any]) -> int | None:
+    """The click of an impression: `read_time` after it, a millisecond before the page it opens."""
     shown, seconds = row["impression_time"], row["read_time"]
-    if shown is None or shown >= end or seconds is None or not 0 < seconds < float("inf"):
+    if shown is None or seconds is None or not 0 < seconds < float("inf"):
         return shown
-    return min(max(shown, shown + round(min(seconds, 86_400.0) * 1000) - 1), end - 1)
+    return max(shown, shown + round(min(seconds, 1e9) * 1000) - 1)
 
 
 def _repeated(time: int | None, user: int | None, article: int | None, clicks: list[tuple[Any, ...]]) -> int | None:
@@ -197,7 +197,7 @@ def _ebnerd_day(raw: Path, day: date, tables: DayTables) -> list[str]:
          *(r[c] for c in wanted))
         for r in shown
     ]  # fmt: skip
-    clicks = [(_clicked_at(r, end), r["user_id"], a, True) for r in shown for a in r.get("article_ids_clicked") or []]
+    clicks = [(_clicked_at(r), r["user_id"], a, True) for r in shown for a in r.get("article_ids_clicked") or []]
     read = [(r["time"], r["user_id"], r["article_id"]) for r in plain(raw / "history.parquet")]
     clicks += [(_repeated(time, user, article, clicks), user, article, True) for time, user, article in read]
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())

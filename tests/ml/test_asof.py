@@ -226,6 +226,19 @@ def test_truncated_holds_nothing_later(world: AsOf) -> None:
     assert cut.impressions.offsets[-1] == len(cut.impressions.article) == len(cut.impressions.clicked)
 
 
+def test_truncated_knows_no_click_that_came_after_the_time(world: AsOf) -> None:
+    """Also of impressions that came into view before it."""
+    shown = world.impressions
+    i = int(np.flatnonzero(np.add.reduceat(shown.clicked, shown.offsets[:-1]))[0])
+    inside = slice(shown.offsets[i], shown.offsets[i + 1])
+    article = shown.article[inside][shown.clicked[inside]][0]
+    of_it = (world.clicks.impression == shown.impression[i]) & (world.clicks.article == article)
+    world.clicks.time[of_it] += 5000
+    cut = world.truncated(int(shown.time[i]) + 1000)
+    assert shown.clicked[inside].sum() - cut.impressions.clicked[inside].sum() == 1
+    assert world.truncated(int(shown.time[i]) + 6000).impressions.clicked[inside].sum() == shown.clicked[inside].sum()
+
+
 def test_a_click_on_an_article_published_later_survives_truncation() -> None:
     clicks = sorted_clicks(np.array([1, 1]), np.array([2, 0]), np.array([1000, 2000]))
     asof = of_clicks(clicks, 4, np.array([0, 5000, 5000, 9000]))

@@ -54,6 +54,16 @@ def test_another_identity_is_not_used(tmp_path: Path) -> None:
     assert found is None and "(key differ)" in line
 
 
+def test_states_that_cannot_be_used_do_not_push_out_new_ones(tmp_path: Path) -> None:
+    for step in (500, 600):
+        States(tmp_path, ONE).save(state(step))
+    other = States(tmp_path, {"key": "two"})
+    for step in (100, 200, 300):
+        other.save(state(step))
+        found, said = other.newest()
+        assert found is not None and found.step == step and said == []
+
+
 def test_a_crash_while_writing_leaves_the_states_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = States(tmp_path, ONE)
     for step in (1, 2):

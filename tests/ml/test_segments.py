@@ -21,6 +21,7 @@ from ml.segments import (
     Labeller,
     Labels,
     Sources,
+    _apart,
     evaluate_segments,
     safe,
     segment_coverage,
@@ -206,3 +207,7 @@ def test_the_whole_file_from_stored_predictions(world, tmp_path):
 
 def test_names_can_stand_in_the_address_of_a_number():
     assert safe("a.b/c:d#e") == "a_b_c_d_e"
+
+
+def test_two_names_stay_two_segments():
+    assert _apart(["news_sport", "a", "news_sport", "several"]) == ["news_sport_0", "a", "news_sport_2", "several_3"]

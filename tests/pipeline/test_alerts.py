@@ -89,6 +89,17 @@ def test_half_a_line_of_a_killed_process_is_cut_off(hook, tmp_path):
     assert [e["event"] for e in alerts.entries()] == ["a", "b"] == [p["event"] for p in hook.posts]
 
 
+@pytest.mark.parametrize("told", ["", "what?", "7", "99999"])
+def test_a_position_that_does_not_fit_the_log_is_its_beginning(hook, tmp_path, told):
+    """After a power loss, or beside a log that was rotated and has grown since."""
+    alerts = Alerts(tmp_path / "alerts.jsonl", hook.address)
+    alerts.record(other("a"))
+    (sent,) = [p for p in tmp_path.iterdir() if p.name.endswith(".sent")]
+    sent.write_text(told)
+    alerts.record(other("b"))
+    assert [p["event"] for p in hook.posts] == ["a", "a", "b"]
+
+
 def test_without_a_webhook_the_log_is_all(tmp_path, monkeypatch):
     monkeypatch.delenv("NEWSREC_ALERT_WEBHOOK", raising=False)
     monkeypatch.delenv("NEWSREC_ALERT_LOG", raising=False)

@@ -72,3 +72,10 @@ def test_settings_that_would_replace_the_default_are_refused():
     refuse_other_settings(RunSettings(), SIMULATED)
     with pytest.raises(UsageError, match=r"recipe='snert_thesis'.*simulated_variant"):
         refuse_other_settings(RunSettings(recipe="snert_thesis"), SIMULATED)
+
+
+@pytest.mark.parametrize("field", ["margin_recall", "erank_floor", "latency_budget_ms", "decay_days", "seed"])
+def test_no_setting_of_a_single_step_replaces_the_default(field):
+    with pytest.raises(UsageError, match=f"{field}="):
+        refuse_other_settings(RunSettings(**{field: 9 if field == "seed" else 1}), SIMULATED)
+    refuse_other_settings(RunSettings(split="thesis"), SIMULATED)

@@ -163,6 +163,27 @@ def test_a_champion_stays_until_a_rollback_lets_it_go(tmp_path: Path) -> None:
     assert not made[3].path.exists() and made[5].path.exists()
 
 
+def test_the_decision_behind_an_act_stays(tmp_path: Path) -> None:
+    lake, made = old_and_new(tmp_path)
+    record = Champions(lake, made[3].ref.dataset, "snert", "rolling")
+    record.promote(Title.of(made[5]), "rule", "first", made[3].manifest_digest)
+    collect(lake, NOTHING, later(), "t")
+    assert made[2].path.exists() and made[3].path.exists() and not made[1].path.exists()
+
+
+def test_states_of_trainings_that_are_not_under_way_are_caches(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for key in ("a", "b"):
+        with pytest.raises(KeyError), lake.unfinished(key) as folder:
+            folder.mkdir(parents=True)
+            (folder / "1.json").write_text("state")
+            raise KeyError
+    with lake.unfinished("b") as folder:
+        assert remove_caches(lake, []) == len("state")
+        assert folder.is_dir() and not folder.with_name("a").exists()
+        assert not list(lake.root.glob(".locks/unfinished~a*"))
+
+
 def test_one_more_root_is_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake, made = old_and_new(tmp_path)
     champion = lambda lake, read: [(made[3].ref, made[3].manifest_digest)]  # noqa: E731

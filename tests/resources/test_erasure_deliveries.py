@@ -83,6 +83,20 @@ def test_a_drop_of_erased_readers_alone_leaves_a_log_that_can_be_read(tmp_path: 
     assert ledger.problems(book) == [] and len(list((book.parent / "files").iterdir())) == 1
 
 
+def test_what_a_killed_taking_in_left_is_erased_too(tmp_path: Path) -> None:
+    source = log(tmp_path)
+    mark(drop(tmp_path, "2023-05-21", BOTH))
+    for stop in range(1, 400, 3):
+        shutil.rmtree(tmp_path / "lake", ignore_errors=True)
+        killed = dies_before(stop, source.take, EBNERD, "me", start="forkserver")
+        if (tmp_path / "lake/.landing").is_dir():
+            do(tmp_path / "lake")
+            assert READER not in readers_below(tmp_path / "lake/.landing/ebnerd"), stop
+        if not killed:
+            break
+    assert not killed and stop > 20
+
+
 def test_killed_at_every_step_the_drop_counts_as_it_was_or_without_the_reader(tmp_path: Path) -> None:
     source = log(tmp_path)
     mark(drop(tmp_path, "2023-05-21", BOTH))

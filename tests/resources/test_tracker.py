@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from ml.errors import UsageError
 from resources.lake import Lake
 from resources.ref import Ref
-from resources.tracker import Tracker, TrackerError
+from resources.tracker import Tracker, TrackerAway, TrackerError
 
 REF = Ref("simulated", "checkpoint", "2023-05-18.rolling", "snert")
 
@@ -236,6 +237,28 @@ def test_what_the_store_refuses_for_good_does_not_wait_for_ever(tracker: Tracker
     assert "refuses it for good" in line
     assert mine.mend(lake) == []
     assert tracker.client.get_run(run.run_id).info.status == "FAILED"
+
+
+def test_a_version_that_was_removed_meanwhile_holds_up_no_run(tracker: Tracker, lake: Lake) -> None:
+    mine = kept_tracker(lake, tracker.uri)
+    broken = mlflow_error("database is locked")
+    for number in (1, 2):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(TrackerAway):
+
+            def fail(station: str, patch: pytest.MonkeyPatch = patch) -> None:
+                if station == "published":
+                    patch.setattr(MlflowClient, "log_batch", broken)
+
+            publish_tracked(lake, mine, f"dagster-gone-{number}", f'{{"n": {number}}}', fail)
+    first, second = sorted(lake.folder(REF).glob("*/metrics.json"), key=lambda p: p.read_text())
+    first.parent.chmod(0o755)
+    shutil.rmtree(first.parent)
+    second.chmod(0o644)
+    second.unlink()
+    assert len(mine.mend(lake)) == 2 and mine.mend(lake) == []
+    runs = [r for r in _runs(tracker) if r.data.tags["newsrec.dagster_run"].startswith("dagster-gone")]
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    assert [("removed" in r.data.tags.get("newsrec.ended", "")) for r in runs].count(True) == 1
 
 
 def test_a_run_of_a_living_process_is_left_alone(tracker: Tracker, lake: Lake) -> None:
