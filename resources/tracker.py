@@ -23,6 +23,7 @@ from resources.open_runs import OpenRun, OpenRuns
 from resources.ref import Ref
 from resources.tracking_store import default_uri, experiment_id, open_store
 from resources.transient import is_transient
+from resources.version import read_manifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -82,7 +82,7 @@ def test_a_failed_run_alerts_with_the_steps_own_line(tmp_path, monkeypatch):
     def broken() -> None:
         raise dg.Failure(description="column user_id is missing: deliver the file again", allow_retries=False)
 
-    @dg.job
+    @dg.job(tags={"newsrec/dataset": "simulated"})
     def simulated_broken() -> None:
         broken()
 
