@@ -168,9 +168,9 @@ def build_asset(
         except dg.RetryRequested:
             raise
         except Exception as error:
-            if is_transient(error):
-                waited = _WAITED[context.run.run_id, key]
-                raise dg.RetryRequested(max_retries=RETRIES + waited, seconds_to_wait=WAIT_SECONDS) from error
+            tries = RETRIES + _WAITED[context.run.run_id, key]
+            if is_transient(error) and context.retry_number < tries:
+                raise dg.RetryRequested(max_retries=tries, seconds_to_wait=WAIT_SECONDS) from error
             if isinstance(error, NewsrecError):
                 said = str(error)
             elif isinstance(error, OSError):

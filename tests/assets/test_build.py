@@ -136,6 +136,8 @@ def test_a_transient_error_asks_for_a_retry(run, monkeypatch, seed):
     result = run(seed)
     assert not result.success
     assert len([e for e in result.all_events if e.is_step_restarted]) == 2
+    (failed,) = [e for e in result.all_events if e.is_step_failure]
+    assert failed.step_failure_data.user_failure_data.description.count("\n") == 0, "after the last try one line"
 
 
 def test_what_follows_a_publication_is_done_by_the_next_try_when_it_failed(run, monkeypatch):
