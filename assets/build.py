@@ -27,6 +27,7 @@ from ml.splits import ROLLING, split
 from resources.bindings import RunSettings, ToolBox, Tools, default_settings
 from resources.code import source_digest
 from resources.lake import Lake, Ref, Version, recipe_key
+from resources.manifest import input_names
 from resources.tracker import TrackedRun
 from resources.transient import is_transient
 from resources.version import require_sound
@@ -128,7 +129,7 @@ def key_of(
         recipe = {**recipe, "rules": suite_digest(stage.table)}
     code = {module: source_digest([module]) for module in stage.sources(model)}
     seed = recipe.get("seed", 0)
-    return recipe_key({str(v.ref): v for v in inputs}, "".join(code.values()), recipe, seed), recipe, code
+    return recipe_key(input_names((v.ref, v) for v in inputs), "".join(code.values()), recipe, seed), recipe, code
 
 
 class RuleBroken(DataError):
@@ -302,7 +303,7 @@ def _materialise(
         }
         version = tools.lake.publish(
             staged,
-            inputs={str(v.ref): v for v in flat},
+            inputs=input_names((v.ref, v) for v in flat),
             recipe_key=key,
             recipe=recipe,
             code=code,
@@ -369,8 +370,8 @@ def _track(run: TrackedRun, recipe: Mapping[str, Any], summary: Summary, inputs:
     run.metrics(summary.metrics)
     if summary.curves:
         run.curves(summary.curves)
-    for source in inputs:
-        run.input(str(source.ref), source.manifest_digest)
+    for name, source in input_names((v.ref, v) for v in inputs).items():
+        run.input(name, source.manifest_digest)
     run.tags({f"newsrec.{name}": words for name, words in summary.labels.items()})
 
 

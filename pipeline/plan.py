@@ -18,6 +18,7 @@ from ml.datasets import Dataset
 from ml.errors import LakeError
 from resources.bindings import RunSettings, Tools
 from resources.lake import Ref, Version
+from resources.manifest import input_names
 
 State = Literal["fresh", "missing", "stale", "waits"]
 _ORDER = {stage.name: i for i, stage in enumerate(STAGES)}
@@ -140,7 +141,7 @@ def _difference(
     before: Mapping[str, Any], inputs: Sequence[Version], recipe: Mapping[str, Any], code: Mapping[str, str]
 ) -> str:
     """Which part of the recipe key moved since the last publication."""
-    now = {str(v.ref): v.manifest_digest for v in inputs}
+    now = {name: v.manifest_digest for name, v in input_names((v.ref, v) for v in inputs).items()}
     moved = sorted(r for r in now.keys() | before["inputs"].keys() if now.get(r) != before["inputs"].get(r))
     parts = []
     if moved:

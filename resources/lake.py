@@ -206,7 +206,7 @@ class Lake:
             "ref": str(staged.ref),
             "content": content_digest(files),
             "files": files,
-            "inputs": {str(v.ref): v.manifest_digest for v in inputs.values()},
+            "inputs": {name: v.manifest_digest for name, v in inputs.items()},
             "recipe": dict(recipe),
             "recipe_key": recipe_key,
             "code": dict(code),

@@ -7,9 +7,9 @@ locks and pointers (`resources.lake`) and when or by whom something was made (`r
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ml.errors import LakeError
 
@@ -24,6 +24,9 @@ class HasManifest(Protocol):
     @property
     def manifest_digest(self) -> str:
         """sha256 of the manifest's canonical bytes, hex."""
+
+
+V = TypeVar("V", bound=HasManifest)
 
 
 def canonical(value: Any) -> bytes:
@@ -72,6 +75,17 @@ def list_files(folder: Path) -> list[dict[str, Any]]:
 def content_digest(files: Sequence[Mapping[str, Any]]) -> str:
     """sha256 hex over the sorted pairs of file name and file sha256."""
     return digest(sorted([f["name"], f["sha256"]] for f in files))
+
+
+def input_names(inputs: Iterable[tuple[object, V]]) -> dict[str, V]:
+    """Versions by the name of their partition, as manifests name inputs. A second version of one partition (a champion
+    beside its retrained self) is named `partition@` and twelve digits of its manifest's digest."""
+    found: dict[str, V] = {}
+    for ref, version in inputs:
+        first = found.setdefault(str(ref), version)
+        if first.manifest_digest != version.manifest_digest:
+            found[f"{ref}@{version.manifest_digest[:12]}"] = version
+    return found
 
 
 def recipe_key(inputs: Mapping[str, HasManifest], code_digest: str, recipe: Mapping[str, Any], seed: int | None) -> str:

@@ -12,6 +12,8 @@ from ml.errors import UsageError
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _PARTITION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(\.[A-Za-z0-9_-]{1,63}){0,3}")
 
+_SHORT = re.compile(r"[0-9a-f]{12}")
+
 _BY_COMMAND = {"promotion": "challenge", "decay": "decay", "drift": "drift"}
 """Stages that a command of their own materialises."""
 
@@ -50,6 +52,14 @@ class Ref:
         if len(parts) == 4:
             return cls(parts[0], parts[1], parts[3], parts[2])
         raise UsageError(f"{text!r} names nothing in the lake: write dataset/stage/[model/]partition")
+
+    @classmethod
+    def of_input(cls, name: str) -> "Ref":
+        """The partition that a manifest's input names: `str(ref)`, or `str(ref)@digest` for a second version of it."""
+        text, mark, short = name.partition("@")
+        if mark and not _SHORT.fullmatch(short):
+            raise UsageError(f"{name!r} names no input: write dataset/stage/[model/]partition")
+        return cls.parse(text)
 
     @property
     def command(self) -> str:

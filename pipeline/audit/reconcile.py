@@ -144,7 +144,7 @@ def _superseded(graph: Graph) -> Iterator[Finding]:
             entry = partition.publications.get(partition.current)
             named = entry.record["publication"].get("inputs", {}) if entry else {}
             for name, digest in named.items():
-                upstream = Ref.parse(name)
+                upstream = Ref.of_input(name)
                 if _partition(graph, upstream).current != digest:
                     old.add(name)
                 todo.append(upstream)

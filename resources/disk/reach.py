@@ -96,7 +96,7 @@ def reach(read: Partitions, starts: Iterable[Root]) -> Reach:
         if inputs is None:
             found.blind.append((ref, digest))
         else:
-            todo += [(Ref.parse(name), wanted) for name, wanted in inputs.items()]
+            todo += [(Ref.of_input(name), wanted) for name, wanted in inputs.items()]
     return found
 
 

@@ -242,7 +242,7 @@ def _inputs(lake: Lake, named: Mapping[str, str]) -> dict[str, Version]:
     """The inputs of a rewritten version: what took the place of erased ones, where something did."""
     found = {}
     for name, wanted in named.items():
-        ref = Ref.parse(name)
+        ref = Ref.of_input(name)
         partition = read_partition(lake.root, ref)
         lines = [e.record for e in partition.ledger if "publication" in e.record]
         instead = {r["run"][INSTEAD]: str(r["publication"]["manifest"]) for r in lines if INSTEAD in r["run"]}

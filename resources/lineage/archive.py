@@ -117,7 +117,7 @@ def shape_fault(manifest: Mapping[str, Any]) -> str:
             if not (_DIGEST.fullmatch(file["sha256"]) and isinstance(file["bytes"], int)):
                 return f"file {file['name']} has no digest or size"
         for name, digest in manifest["inputs"].items():
-            if str(Ref.parse(name)) != name or not _DIGEST.fullmatch(digest):
+            if str(Ref.of_input(name)) != name.partition("@")[0] or not _DIGEST.fullmatch(digest):
                 return f"input {name!r} is not named by a digest"
         wrong = [k for k in ("recipe", "code") if not isinstance(manifest[k], dict)]
         wrong += [] if isinstance(manifest["checks"], list) else ["checks"]

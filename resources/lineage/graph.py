@@ -141,7 +141,7 @@ def walk(
         if only is not None and digest in only:
             named = {k: v for k, v in named.items() if k in only[digest]}
         node.inputs = tuple(dict.fromkeys(named.values()))
-        todo += [(Ref.parse(name), wanted, str(ref)) for name, wanted in reversed(list(named.items()))]
+        todo += [(Ref.of_input(name), wanted, str(ref)) for name, wanted in reversed(list(named.items()))]
     return graph
 
 

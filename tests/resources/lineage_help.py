@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.lake import Lake, Ref, Version
+from resources.manifest import input_names
 
 DATASET, DAY, PARTITION = "simulated", "2023-05-18", "2023-05-18.rolling"
 RQ1 = {"thesis": {"recall@20": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}}}
@@ -25,7 +26,8 @@ def publish(lake: Lake, ref: Ref, files: dict[str, str], inputs: list[Version], 
             **more.get("record", {}),
         }  # fmt: skip
         rows = more.get("rows", dict.fromkeys(files, 7))
-        return lake.publish(staged, {str(v.ref): v for v in inputs}, key, recipe, {"ml.x": "c"}, rows, [check], record)
+        named = input_names((v.ref, v) for v in inputs)
+        return lake.publish(staged, named, key, recipe, {"ml.x": "c"}, rows, [check], record)
 
 
 def small_lake(root: Path, recall: float = 0.5, seed: int = 3, clicks: str = "day") -> Lake:

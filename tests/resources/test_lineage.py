@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml.errors import UsageError
+from resources.disk.reach import reach, read_all
 from resources.lake import Lake, Ref
 from resources.ledger import LEDGER
 from resources.lineage.archive import partitions, read_partition
 from resources.lineage.check import check_sources, hash_files
-from resources.lineage.graph import Graph, walk_all
+from resources.lineage.graph import Graph, walk, walk_all
 from resources.lineage.metric import Address, complete, lineage, numbers, report_graph
 from resources.manifest import MANIFEST, canonical, content_digest, list_files
 from tests.resources.lineage_help import DATASET, DAY, PARTITION, every_file, flip, publish, rewrite, small_lake
@@ -84,6 +85,21 @@ def test_a_newer_version_makes_the_old_one_superseded_for_its_users(root):
     (checkpoint,) = graph.find(CHECKPOINT)
     assert checkpoint.state == "superseded"
     assert broken(graph) == []
+
+
+def test_two_versions_of_one_partition_are_two_inputs(root):
+    """A champion that meets its own partition, trained again: neither hides the other, here or for gc."""
+    lake = Lake(root)
+    champion = lake.require(CHECKPOINT)
+    challenger = publish(lake, CHECKPOINT, {"model.safetensors": "trained again"}, [])
+    judged = Ref(DATASET, "promotion", PARTITION, "snert")
+    decision = publish(lake, judged, {"decision.json": "{}"}, [challenger, champion])
+    graph = walk(root, [(judged, decision.manifest_digest)])
+    both = {champion.manifest_digest, challenger.manifest_digest}
+    assert set(graph.nodes[decision.manifest_digest].inputs) == both and broken(graph) == []
+    assert both <= reach(read_all(root), [(judged, decision.manifest_digest)]).digests
+    flip(champion.path / "model.safetensors", 1, 1)
+    assert broken(walk(root, [(judged, decision.manifest_digest)]))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
