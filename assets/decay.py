@@ -50,12 +50,7 @@ def _compute(work: Work) -> Summary:
     ages = range(work.settings.decay_days + 1)
     old = {a: t for a in ages if (t := _tested(by_name, old_partition(work.day, a))) is not None}
     new = {a: t for a in ages if (t := _tested(by_name, new_partition(work.day, a))) is not None}
-    last = max(work.tools.source.days(work.dataset))
-    missing = [
-        [str(work.day + timedelta(days=a)), "not evaluated" if work.day + timedelta(days=a) <= last else "no data yet"]
-        for a in ages
-        if a not in old
-    ]
+    missing = [str(work.day + timedelta(days=a)) for a in ages if a not in old]
     rows = ageing.decay(work.day, old, new)
     found = {
         "dataset": work.dataset.name,

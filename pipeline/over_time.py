@@ -49,7 +49,7 @@ def decay(
         where = f"{row['question']}.{row['protocol']}.{row['metric']}"
         retrained = f"  retrained {estimate(row['retrained'])}" if row["retrained"] else ""
         lines.append(f"{row['age']:3d} days  {where:26}{estimate(row)}{retrained}")
-    lines += [f"{day}: {why}" for day, why in found["missing"]]
+    lines += [f"{day}: not evaluated yet" for day in found["missing"]]
     return found, "\n".join(lines), version.path / "decay.html"
 
 

@@ -41,8 +41,8 @@ def test_rows_by_age_with_the_retrained_model_beside(tmp_path):
         "model": "snert",
         "as_of": str(DAY),
         "rows": rows,
-        "missing": [["x", "no data yet"]],
+        "missing": ["2023-05-25"],
     }
     text = page(found)
-    assert "<svg" in text and "retrained" in text and "no data yet" in text
+    assert "<svg" in text and "retrained" in text and "2023-05-25" in text
     assert page(found) == text
