@@ -7,8 +7,10 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 DEMO := data/simulated
 SEED ?= 1
+# make run SEED=2 REPLACE=1 writes another demo log over the one that is there.
+REPLACE ?=
 
-.PHONY: setup run test test-slow test-faults fuzz seeds calibrate ui clean
+.PHONY: setup run test test-slow test-faults month backfill-check fuzz seeds calibrate ui clean
 
 setup: $(VENV)/.installed
 
@@ -18,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 run: setup
-	$(BIN)/newsrec simulate --out $(DEMO) --size demo --seed $(SEED)
+	$(BIN)/newsrec simulate --out $(DEMO) --size demo --seed $(SEED) $(if $(REPLACE),--replace)
 	$(BIN)/newsrec run --dataset simulated --data-root $(DEMO)
 
 test: setup
@@ -36,6 +38,14 @@ test-slow: setup
 test-faults: setup
 	$(BIN)/python -m tests.faults --kills 200 --write docs/faults.md
 
+# Thirty nights with a real daemon, then every number verified and replayed: prints the ledger of docs/month.md.
+month: setup
+	$(BIN)/python -m tests.month
+
+# Six weeks by one backfill and by single runs in shuffled order: the same bytes everywhere.
+backfill-check: setup
+	$(BIN)/python -m tests.month.backfill
+
 # Damaged sources, ten thousand, through every reader: prints the ledger of docs/hostile_input.md.
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --cases 10000 --seed 0
@@ -50,8 +60,10 @@ seeds: setup
 
 # What the simulator shows over several seeds: the table of ml/simulator/expected.py.
 calibrate: setup
-	$(BIN)/python -m ml.simulator.calibrate --size tiny --seeds 11-20
-	$(BIN)/python -m ml.simulator.calibrate --size demo --seeds 11-16
+	for preset in tabloid regional; do \
+	  $(BIN)/python -m ml.simulator.calibrate --size tiny --seeds 11-40 --preset $$preset && \
+	  $(BIN)/python -m ml.simulator.calibrate --size demo --seeds 11-22 --preset $$preset || exit 1; \
+	done
 
 ui: setup
 	NEWSREC_DATASET=$${NEWSREC_DATASET:-simulated} NEWSREC_DATA_ROOT=$${NEWSREC_DATA_ROOT:-$(DEMO)} $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1

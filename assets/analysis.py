@@ -13,11 +13,12 @@ from typing import Any
 import pyarrow.csv
 
 from assets import plots
-from assets.stage import Need, SpanNeed, Stage, Summary, Work
+from assets.stage import Need, SpanNeed, Stage, Summary, Work, inview_label
 from ml.analysis import page
 from ml.analysis.log import SpanFiles
 from ml.analysis.measure import Analysis, analyse
 from ml.datasets import Dataset
+from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lake import write_parquet
 
@@ -43,6 +44,7 @@ def _compute(work: Work) -> Summary:
         rows=rows,
         metrics={name: float(value) for name, value in measures.items() if value is not None},
         metadata={"span": found.report["span"], "left_out": found.report["left_out"]},
+        labels=inview_label(found.report[SYNTHETIC]),
         plots=_plots(found),
         artifacts=["analysis.json", "analysis.html"],
     )

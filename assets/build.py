@@ -28,6 +28,7 @@ from resources.bindings import RunSettings, ToolBox, Tools, default_settings
 from resources.code import source_digest
 from resources.lake import Lake, Ref, Version, recipe_key
 from resources.manifest import input_names
+from resources.running import at_work
 from resources.tracker import TrackedRun
 from resources.transient import is_transient
 from resources.version import require_sound
@@ -204,7 +205,7 @@ def _place(context: dg.AssetExecutionContext, dataset: Dataset, settings: RunSet
         _WAITED[context.run.run_id, context.asset_key] += 1
         raise dg.RetryRequested(max_retries=BUSY_TRIES, seconds_to_wait=BUSY_SECONDS)
 
-    with tools.lake.beside(dataset.name, busy):
+    with tools.lake.beside(dataset.name, busy), at_work(tools.lake.root, context.run.run_id):
         yield
 
 
@@ -267,6 +268,7 @@ def _materialise(
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     ref = stage.ref(dataset, day, settings, model)
     asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
+    tools.lake.catch_up()
     for line in tools.tracker.mend(tools.lake):
         context.log.warning(line)
     refs = input_refs(stage, dataset, day, model, settings, by_name, tools.source.days(dataset))

@@ -7,10 +7,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from assets import plots
-from assets.stage import Need, Stage, Summary, Work, fit_needs
+from assets.stage import Need, Stage, Summary, Work, fit_needs, inview_label
 from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.splits import split
+from ml.synthetic import SYNTHETIC, marked
 from resources.bindings import RunSettings, Tools
 from resources.lake import Version
 from resources.registry import register
@@ -54,18 +55,27 @@ def _compute(work: Work) -> Summary:
         train(spec, progress=work.progress)
     curves = json.loads((work.out / "curves.json").read_text())
     metrics = json.loads((work.out / "metrics.json").read_text())
-    lists = work.settings.inview_of(work.dataset)
+    made = metrics.get(SYNTHETIC, "")
+    validation = {"recall@20": "recall@20", "ndcg@20": "ndcg@20", "auc": marked("auc", made)}
     return Summary(
         metrics={k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))},
-        metadata={"device": device.describe()} | ({"validation_auc_rests_on": str(lists)} if lists else {}),
+        metadata={"device": device.describe()},
+        labels=inview_label(made),
         plots={
-            "loss": plots.curves(curves, ("loss", "nce"), "loss"),
-            "spectrum": plots.curves(curves, ("erank_user", "erank_article", "cosine_user", "cosine_article"), "share"),
-            "validation": plots.curves(curves, ("recall@20", "ndcg@20", "auc"), "validation"),
+            "loss": plots.curves(curves, _same("loss", "nce"), "loss"),
+            "spectrum": plots.curves(
+                curves, _same("erank_user", "erank_article", "cosine_user", "cosine_article"), "share"
+            ),
+            "validation": plots.curves(curves, validation, "validation"),
         },
         artifacts=["recipe.json", "curves.json", "metrics.json"],
         curves=curves,
     )
+
+
+def _same(*names: str) -> dict[str, str]:
+    """Lines that are called as they are named."""
+    return {name: name for name in names}
 
 
 def _register(tools: Tools, version: Version, who: str) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from assets.segments import QUESTIONS
-from assets.stage import Find, Kept, Stage, Summary, Work
+from assets.stage import Find, Kept, Stage, Summary, Work, inview_label
 from ml import decay as ageing
 from ml import sheet
 from ml.datasets import Dataset
+from ml.measured import read_metrics
 from ml.splits import ROLLING
+from ml.strangers import reading
+from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lake import Lake, Ref, Version, write_parquet
 
@@ -51,7 +54,8 @@ def _compute(work: Work) -> Summary:
     old = {a: t for a in ages if (t := _tested(by_name, old_partition(work.day, a))) is not None}
     new = {a: t for a in ages if (t := _tested(by_name, new_partition(work.day, a))) is not None}
     missing = [str(work.day + timedelta(days=a)) for a in ages if a not in old]
-    rows = ageing.decay(work.day, old, new)
+    with reading(work.tools.lake.root / work.dataset.name):
+        rows = ageing.decay(work.day, old, new)
     found = {
         "dataset": work.dataset.name,
         "as_of": str(work.day),
@@ -73,6 +77,7 @@ def _compute(work: Work) -> Summary:
         rows={"decay.parquet": n} if flat else {},
         metrics=figures,
         metadata=metadata,
+        labels=inview_label("; ".join(sorted({r[SYNTHETIC] for r in rows} - {""}))),
         artifacts=["decay.json", "decay.html"],
     )
 
@@ -81,7 +86,7 @@ def _tested(by_name: dict[str, dict[str, Version]], partition: str) -> ageing.At
     versions = {q: found[partition] for q, found in by_name.items() if partition in found}
     if not versions:
         return None
-    metrics = {q: json.loads(v.file("metrics.json").read_text(encoding="utf-8")) for q, v in versions.items()}
+    metrics = {q: read_metrics(v.file("metrics.json")) for q, v in versions.items()}
     return ageing.AtAge(metrics, {q: v.file("per_case.parquet") for q, v in versions.items()})
 
 

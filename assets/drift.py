@@ -11,17 +11,20 @@ from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from assets.interactions import WINDOW_DAYS
 from assets.segments import QUESTIONS
-from assets.stage import BASELINE, Find, Kept, Need, Stage, Summary, Work
+from assets.stage import BASELINE, Find, Kept, Need, Stage, Summary, Work, inview_label
 from ml import drift as measures
-from ml import drift_page, sheet
+from ml import drift_page, schema, sheet
 from ml.asof import AsOf, AsOfPaths
 from ml.datasets import Dataset
+from ml.measured import read_metrics
 from ml.models import MODELS
+from ml.parquet import read_table
 from ml.splits import ROLLING
+from ml.strangers import reading
+from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lake import Lake, Ref, Version, write_parquet
 
@@ -79,7 +82,7 @@ def _compute(work: Work) -> Summary:
     last = work.day - timedelta(days=1)
     result = measures.drift(asof, first, last)
     names = _category_names(work)
-    found = {
+    found: dict[str, Any] = {
         "dataset": work.dataset.name,
         "first": str(first),
         "last": str(last),
@@ -105,7 +108,11 @@ def _compute(work: Work) -> Summary:
     figures |= {k: float(v) for k, v in today.items() if isinstance(v, (int, float))}
     worst = max(newest, key=lambda r: r["psi"], default=None)
     return Summary(
-        rows=rows, metrics=figures, metadata={"largest PSI": worst or "none"}, artifacts=["drift.json", "drift.html"]
+        rows=rows,
+        metrics=figures,
+        metadata={"largest PSI": worst or "none"},
+        labels=inview_label("; ".join(sorted({r[SYNTHETIC] for r in found["metrics"]} - {""}))),
+        artifacts=["drift.json", "drift.html"],
     )
 
 
@@ -114,18 +121,28 @@ def _metrics(work: Work) -> list[dict[str, Any]]:
     rows = []
     for question in QUESTIONS:
         for version in work.inputs[f"evaluation_{question}"]:
-            protocols = json.loads(version.file("metrics.json").read_text(encoding="utf-8"))["protocols"]
-            for asked, protocol, metric in SHOWN:
-                entry = protocols.get(protocol, {}).get(metric) if asked == question else None
-                if entry and entry["value"] is not None:
-                    named = {"day": version.ref.partition.split(".")[0], "model": version.ref.model}
-                    named |= {"question": question, "protocol": protocol, "metric": metric}
-                    rows.append(named | {name: entry[name] for name in ("value", "low", "high", "n")})
+            with reading(version.file("metrics.json")):
+                rows += _shown(question, version)
+    return rows
+
+
+def _shown(question: str, version: Version) -> list[dict[str, Any]]:
+    """The figures of one evaluation that are shown over the days."""
+    rows = []
+    metrics = read_metrics(version.file("metrics.json"))
+    protocols, made = metrics["protocols"], metrics.get(SYNTHETIC, "")
+    for asked, protocol, metric in SHOWN:
+        entry = protocols.get(protocol, {}).get(metric) if asked == question else None
+        if entry and entry["value"] is not None:
+            named = {"day": version.ref.partition.split(".")[0], "model": version.ref.model}
+            named |= {"question": question, "protocol": protocol, "metric": metric, SYNTHETIC: made}
+            rows.append(named | {name: entry[name] for name in ("value", "low", "high", "n")})
     return rows
 
 
 def _category_names(work: Work) -> dict[int, str]:
-    table = pq.read_table(work.one("article_features").file("features.parquet"), columns=["category_id", "category"])
+    wanted = schema.some(schema.ARTICLES, "category_id", "category")
+    table = read_table(work.one("article_features").file("features.parquet"), wanted)
     pairs = zip(table["category_id"].to_pylist(), table["category"].to_pylist(), strict=True)
     return {-1: "unknown"} | {i: name for i, name in pairs if i is not None and name}
 

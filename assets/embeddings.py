@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from assets.stage import Need, Stage, Summary, Work
 from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError, UsageError
+from ml.parquet import read_table
 from ml.readers import reader
 from resources.bindings import RunSettings, Tools
 from resources.lake import write_parquet
@@ -55,7 +55,7 @@ def _compute(work: Work) -> Summary:
 
 def _text(work: Work) -> Summary:
     """Vectors of the text families of the settings (Tab. A.5, content features)."""
-    articles = pq.read_table(work.one("articles").file("articles.parquet"))
+    articles = read_table(work.one("articles").file("articles.parquet"), schema.ARTICLES)
     published = reader(work.dataset.reader).artifact_vectors(work.tools.source.root(work.dataset))
     rows = {}
     for family in _families(work.dataset, work.settings):

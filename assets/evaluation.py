@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from assets.stage import BASELINE, Need, Stage, Summary, Work, no_recipe, test_needs
+from assets.stage import BASELINE, Need, Stage, Summary, Work, inview_label, no_recipe, test_needs
 from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.evaluate import evaluate_rq1, evaluate_rq2, evaluate_rq3
-from ml.schema import SYNTHETIC
+from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 
 VECTOR_FAMILIES = ("body", "title", "coclick")
@@ -35,7 +35,7 @@ def _summary(out: Path) -> Summary:
         for name, entry in values.items():
             if isinstance(entry, dict) and entry.get("value") is not None:
                 figures[f"{protocol}.{name}"] = float(entry["value"])
-    labels = {SYNTHETIC: metrics[SYNTHETIC]} if metrics.get(SYNTHETIC) else {}
+    labels = inview_label(metrics.get(SYNTHETIC))
     return Summary(metrics=figures, metadata={"metrics": metrics}, labels=labels, artifacts=["metrics.json"])
 
 

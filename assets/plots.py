@@ -38,13 +38,14 @@ def clicks_per_hour(time_ms: np.ndarray) -> bytes:
     return _png(figure)
 
 
-def curves(rows: Sequence[Mapping[str, float]], names: Sequence[str], label: str) -> bytes:
-    """Lines of `names` over `step`, leaving out the steps at which a name was not measured."""
+def curves(rows: Sequence[Mapping[str, float]], names: Mapping[str, str], label: str) -> bytes:
+    """Lines of `names` over `step`, each called as the mapping says, leaving out the steps at which one was not
+    measured."""
     figure, axes = _figure()
-    for name in names:
+    for name, shown in names.items():
         points = [(r["step"], r[name]) for r in rows if r.get(name) is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), label=name)
+            axes.plot(*zip(*points, strict=True), label=shown)
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.legend(frameon=False)

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from assets.stage import Need, Stage, Summary, Work, test_needs
+from assets.stage import Need, Stage, Summary, Work, inview_label, test_needs
 from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.predict import predict
-from ml.schema import SYNTHETIC
 from ml.splits import split
+from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 
 SECONDS_BETWEEN = 15.0
@@ -39,7 +39,7 @@ def _compute(work: Work) -> Summary:
         rows={"cases.parquet": figures["n_cases"], "inview.parquet": figures["n_impressions"]},
         metrics={k: float(v) for k, v in figures.items()},
         metadata=figures,
-        labels={SYNTHETIC: span_facts[SYNTHETIC]} if span_facts[SYNTHETIC] else {},
+        labels=inview_label(span_facts[SYNTHETIC]),
     )
 
 

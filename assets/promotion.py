@@ -15,20 +15,25 @@ from typing import Any
 
 from assets.evaluation import VECTOR_FAMILIES
 from assets.segments import sources
-from assets.stage import Kept, Need, Stage, Summary, Work, test_needs
+from assets.stage import Kept, Need, Stage, Summary, Work, inview_label, test_needs
 from ml import sheet
 from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.errors import DataError
+from ml.measured import read_figures
 from ml.models import MODELS
 from ml.promotion import Evidence, Rules, decide
 from ml.splits import split
+from ml.stored import read_span
+from ml.strangers import reading
+from ml.synthetic import SYNTHETIC
 from resources import registry
 from resources.bindings import RunSettings, Tools
 from resources.champion import Champions, Title
 from resources.lake import Lake, Ref, Version
 from resources.lineage.check import hash_files
 from resources.lineage.graph import walk
+from resources.manifest import DIGEST
 
 DECISION = "decision.json"
 
@@ -89,6 +94,7 @@ def _compute(work: Work) -> Summary:
         latency_ms=found.latency["challenger"]["p95"],
         faults=_faults(work.tools.lake, challenger),
         unmeasured=found.unmeasured,
+        synthetic=read_span(work.one("predictions").path).get(SYNTHETIC, ""),
     )
     rules = rules_of(work.settings)
     decision = {
@@ -96,6 +102,7 @@ def _compute(work: Work) -> Summary:
         "as_of": str(work.day),
         "split": work.settings.split,
         "model": work.model,
+        SYNTHETIC: evidence.synthetic,
         "challenger": _named(challenger),
         "champion": _named(champion) if champion else None,
         **decide(evidence, rules).to_json(),
@@ -115,12 +122,14 @@ def _write(work: Work, decision: dict[str, Any]) -> Summary:
     (work.out / DECISION).write_text(json.dumps(decision, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     badge = "simulated data" if work.dataset.synthetic else ""
     (work.out / "promotion.html").write_text(page(decision, badge), encoding="utf-8")
-    passed = [(c["name"].replace(",", ""), c["passed"]) for c in decision["criteria"] if c["passed"] is not None]
+    plain = str.maketrans("", "", ",()")  # the tracker takes no name with such signs
+    passed = [(c["name"].translate(plain), c["passed"]) for c in decision["criteria"] if c["passed"] is not None]
     shown = {c["name"]: f"{c['passed']}: {c['measured']}, {c['required']}" for c in decision["criteria"]}
     metadata = {"promote": decision["promote"], "why": decision["why"], "criteria": shown}
     return Summary(
         metrics={f"criteria.{name}": float(holds) for name, holds in passed},
         metadata=metadata,
+        labels=inview_label(decision[SYNTHETIC]),
         artifacts=[DECISION, "promotion.html"],
     )
 
@@ -139,10 +148,30 @@ def _named(version: Version) -> dict[str, str]:
     return {"ref": str(version.ref), "manifest": version.manifest_digest}
 
 
+def read_decision(version: Version) -> dict[str, Any]:
+    """The decision of a promotion. Raises DataError where it is of another form, or of other checkpoints than these."""
+    path = version.file(DECISION)
+    kinds = {"dataset": str, "as_of": str, "model": str, "why": str, "promote": bool, "criteria": list}
+    decision = read_figures(path, {**kinds, "challenger": dict})
+    with reading(path):
+        ref, fit = version.ref, split(version.ref.partition.split(".")[1]).fit_name
+        for side in filter(None, (decision["challenger"], decision["champion"])):
+            title = Title(Ref.parse(side["ref"]), side["manifest"])
+            own = (title.ref.dataset, title.ref.stage, title.ref.model) == (ref.dataset, "checkpoint", ref.model)
+            if not own or not DIGEST.fullmatch(title.manifest) or title.ref.partition != f"{title.day}.{fit}":
+                raise ValueError(f"it weighs {title.ref}")
+        if decision["challenger"]["manifest"] not in version.manifest["inputs"].values():
+            raise ValueError("its challenger is none of its inputs")
+        for criterion in decision["criteria"]:
+            if not {"name", "passed", "measured", "required"} <= criterion.keys():
+                raise ValueError("a criterion says nothing")
+    return decision
+
+
 def settle(tools: Tools, version: Version, who: str) -> None:
     """Act on a published decision, once: the record in the lake first, then the registry's aliases. A challenger
     takes the place of the champion that it met, and of no other."""
-    decision = json.loads(version.file(DECISION).read_text(encoding="utf-8"))
+    decision = read_decision(version)
     title = Title(Ref.parse(decision["challenger"]["ref"]), decision["challenger"]["manifest"])
     fit = title.ref.partition.split(".")[1]
     champions = Champions(tools.lake, title.ref.dataset, str(title.ref.model), fit)

@@ -4,15 +4,16 @@ Belongs here: gathering the evaluations of one as-of day. Does not belong here: 
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from assets.stage import Need, Stage, Summary, Work
+from assets.stage import Need, Stage, Summary, Work, inview_label
 from ml import cards
 from ml import report as layout
 from ml.datasets import Dataset
-from ml.schema import SYNTHETIC
+from ml.measured import read_curves, read_metrics
+from ml.strangers import reading
+from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lineage.graph import walk
 
@@ -30,15 +31,16 @@ def _compute(work: Work) -> Summary:
     for question in MEASURED:
         for version in work.inputs[f"evaluation_{question}"]:
             entry = models[str(version.ref.model)]
-            entry[question] = json.loads(version.file("metrics.json").read_text())
+            entry[question] = read_metrics(version.file("metrics.json"))
             entry["manifests"][question] = version.manifest_digest
     for version in work.inputs["checkpoint"]:
         entry = models[str(version.ref.model)]
-        entry["curves"] = json.loads(version.file("curves.json").read_text())
+        entry["curves"] = read_curves(version.file("curves.json"))
         entry["manifests"]["checkpoint"] = version.manifest_digest
-    report = layout.build_report(work.dataset.name, str(work.day), work.settings.split, models, out=work.out)
+    with reading(work.tools.lake.root / work.dataset.name):
+        report = layout.build_report(work.dataset.name, str(work.day), work.settings.split, models, out=work.out)
     _write_cards(work, report)
-    labels = {SYNTHETIC: report[SYNTHETIC]} if report[SYNTHETIC] else {}
+    labels = inview_label(report[SYNTHETIC])
     return Summary(labels=labels, artifacts=["report.json", "report.html", "data_card.md", "model_card.md"])
 
 
@@ -68,7 +70,7 @@ def _write_cards(work: Work, report: dict[str, Any]) -> None:
         }
         for v in work.inputs["checkpoint"]
     }
-    card = cards.data_card(work.dataset, str(work.day), rows, held_back, sources)
+    card = cards.data_card(work.dataset, str(work.day), rows, held_back, sources, report[SYNTHETIC])
     (work.out / "data_card.md").write_text(card, encoding="utf-8")
     (work.out / "model_card.md").write_text(cards.model_card(report, checkpoints), encoding="utf-8")
 

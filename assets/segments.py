@@ -3,8 +3,9 @@
 Belongs here: which files say what the lists are. Does not belong here: segments and intervals (`ml.segments`).
 """
 
-from assets.stage import Need, Stage, Summary, Work, no_recipe
+from assets.stage import Need, Stage, Summary, Work, inview_label, no_recipe
 from ml.segments import ALL, Sources, evaluate_segments
+from ml.synthetic import SYNTHETIC
 
 QUESTIONS = ("rq1", "rq2", "rq3")
 
@@ -29,7 +30,9 @@ def _compute(work: Work) -> Summary:
         for dimension, segments in thesis.items()
     }
     return Summary(
-        metadata={"recall@20, protocol thesis": shown, "left_out": found["left_out"]}, artifacts=["metrics.json"]
+        metadata={"recall@20, protocol thesis": shown, "left_out": found["left_out"]},
+        labels=inview_label(found.get(SYNTHETIC)),
+        artifacts=["metrics.json"],
     )
 
 

@@ -14,6 +14,7 @@ from ml.asof import AsOfPaths
 from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.splits import ROLLING, Split, split
+from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lake import Lake, Ref, Version
 
@@ -120,6 +121,11 @@ class Summary:
     curves: list[dict[str, float]] = field(default_factory=list)
 
 
+def inview_label(made: str | None) -> dict[str, str]:
+    """Labels of figures that rest on in-view lists that nobody was shown, as `made` says; none where it is empty."""
+    return {SYNTHETIC: made} if made else {}
+
+
 def no_recipe(*_: object) -> dict[str, Any]:
     """The recipe of a stage that nothing but its inputs and code determines."""
     return {}
@@ -203,6 +209,7 @@ __all__ = [
     "Work",
     "days_of",
     "fit_needs",
+    "inview_label",
     "no_recipe",
     "test_needs",
 ]

@@ -3,16 +3,18 @@
 Belongs here: one stage a table. Does not belong here: the rules by which rows become canonical (`ml.readers`).
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
 
-from assets.stage import Need, Stage, Summary, Work
+from assets.stage import Need, Stage, Summary, Work, inview_label
 from ml.datasets import Dataset
 from ml.inview import synthesise
 from ml.readers import reader
-from ml.schema import SYNTHETIC
+from ml.readers.remarks import Remark, added
+from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings
 from resources.lake import write_parquet
 
@@ -20,10 +22,10 @@ from resources.lake import write_parquet
 def _compute(table: str, work: Work) -> Summary:
     choice = work.settings.inview_of(work.dataset) if table == "impressions" else None
     tables = reader(work.dataset.reader).tables(work.one("raw_parquet").path, work.dataset, work.day)
-    rows, more = getattr(tables, table), {}
+    rows, more, labels = getattr(tables, table), {}, {}
     if choice is not None:
         rows, figures = synthesise(tables.clicks, choice)
-        more = {SYNTHETIC: str(choice), "synthesised": figures}
+        more, labels = {"synthesised": figures}, inview_label(str(choice))
         work.progress(f"{choice}: {figures}")
     held_back = tables.quarantine.filter(pc.equal(tables.quarantine["table"], table))
     write_parquet(rows, work.out / f"{table}.parquet")
@@ -32,8 +34,21 @@ def _compute(table: str, work: Work) -> Summary:
     return Summary(
         rows={f"{table}.parquet": len(rows), "quarantine.parquet": len(held_back)},
         metrics={"rows": len(rows), "quarantined": len(held_back)},
-        metadata={"quarantine": reasons, "counts": tables.counts, **more},
+        metadata={"quarantine": reasons, "counts": tables.counts, "remarks": _told(table, tables.remarks), **more},
+        labels=labels,
     )
+
+
+def _told(table: str, remarks: Sequence[Remark]) -> list[dict[str, Any]]:
+    """What was published in spite of something: how many rows of which file, and the first of them."""
+    return [
+        {
+            **{name: getattr(r, name) for name in ("reason", "column", "file", "count")},
+            "example": ": ".join(r.examples[0]),
+        }
+        for r in added(remarks)
+        if r.table == table
+    ]
 
 
 def _recipe(table: str, dataset: Dataset, settings: RunSettings, *_: object) -> dict[str, Any]:

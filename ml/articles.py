@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ml import schema
-from ml.errors import DataError
 from ml.log import int_array
+from ml.parquet import read_batches, read_table
 
 SENTIMENT = "sentiment_score"
 TEXT_COLUMNS = (
@@ -53,6 +53,7 @@ _END = r"[.!?…]+[\"'”»)\]]*"
 _SENTENCE_END = _END + r"(\s|$)"
 _CLOSED = _END + "$"
 _ROWS_AT_ONCE = 8192
+_ANEW = "rebuild the articles of that day"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,7 @@ class ArticleTable:
     def load(cls, path: Path) -> "ArticleTable":
         """From `article_features` parquet. Raises DataError naming the column that is missing."""
         names = [n for n in ARTICLE_FEATURES.names if n not in (schema.PUBLISHED, "category")]
-        missing = sorted(set(names) - set(pq.read_schema(path).names))
-        if missing:
-            raise DataError(f"{path}: no column {missing[0]!r}: rebuild article_features")
-        table = pq.read_table(path, columns=names)
+        table = read_table(path, schema.some(ARTICLE_FEATURES, *names), "rebuild article_features")
         numeric = [table.column(n).to_numpy(zero_copy_only=False).astype(np.float32) for n in NUMERIC]
         return cls(
             int_array(table, schema.ARTICLE_ID),
@@ -96,11 +94,11 @@ def build_article_features(article_files: list[Path], out: Path) -> int:
     parts = [ARTICLE_FEATURES.empty_table()]
     for path, rows in zip(article_files, keep, strict=True):
         start = 0
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS_AT_ONCE):
+        for batch in read_batches(path, _ROWS_AT_ONCE, schema.ARTICLES.names, _ANEW):
             stop = start + batch.num_rows
             here = rows[(rows >= start) & (rows < stop)] - start
             if len(here):
-                parts.append(article_features(pa.Table.from_batches([batch]).take(pa.array(here))))
+                parts.append(article_features(batch.take(pa.array(here))))
             start = stop
     table = pa.concat_tables(parts).sort_by([(schema.PUBLISHED, "ascending"), (schema.ARTICLE_ID, "ascending")])
     pq.write_table(table, out, compression="zstd")
@@ -182,10 +180,8 @@ def _chosen_rows(article_files: list[Path]) -> list[np.ndarray]:
     """For each file the row numbers to keep, ascending."""
     keys, sizes = [], []
     for number, path in enumerate(article_files):
-        missing = sorted(set(schema.ARTICLES.names) - set(pq.read_schema(path).names))
-        if missing:
-            raise DataError(f"{path}: no column {missing[0]!r}: rebuild the articles of that day")
-        table = pq.read_table(path, columns=[schema.ARTICLE_ID, schema.PUBLISHED, schema.MODIFIED])
+        names = (schema.ARTICLE_ID, schema.PUBLISHED, schema.MODIFIED)
+        table = read_table(path, schema.some(schema.ARTICLES, *names), _ANEW)
         rows = np.arange(table.num_rows)
         times = [int_array(table, name) for name in (schema.PUBLISHED, schema.MODIFIED)]
         keys.append(np.stack([int_array(table, schema.ARTICLE_ID), times[0], -times[1], -np.full(len(rows), number)]))

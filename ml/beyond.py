@@ -132,6 +132,6 @@ def categories_of(category: np.ndarray, clicks: np.ndarray, features: Path | Non
 def _category_names(features: Path | None) -> dict[int, str]:
     if features is None:
         return {}
-    table = read_columns(features, ["category_id", "category"])
+    table = read_columns(features, schema.some(schema.ARTICLES, "category_id", "category"))
     named = table.filter(pc.and_(pc.is_valid(table["category_id"]), pc.is_valid(table["category"])))
     return dict(zip(named["category_id"].to_pylist(), named["category"].to_pylist(), strict=True))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml.datasets import Dataset
+from ml.synthetic import SYNTHETIC, marked
 
 LICENCES = {
     "simulated": "made by the simulator of this repository; no person's data (Apache-2.0, like the code)",
@@ -48,13 +49,19 @@ Json = Mapping[str, Any]
 
 
 def data_card(
-    dataset: Dataset, as_of: str, rows: Mapping[str, Mapping[str, int]], held_back: int, sources: Mapping[str, str]
+    dataset: Dataset,
+    as_of: str,
+    rows: Mapping[str, Mapping[str, int]],
+    held_back: int,
+    sources: Mapping[str, str],
+    made: str = "",
 ) -> str:
     """Markdown. `rows`: by canonical table the rows of each day that the report reaches; `held_back` rows in
-    quarantine; `sources`: sha256 by source file."""
+    quarantine; `sources`: sha256 by source file; `made`: how in-view lists were made that nobody was shown."""
     days = sorted({day for table in rows.values() for day in table})
     span = f"{days[0]} to {days[-1]} ({len(days)} days)" if days else "none"
-    counts = [f"| {name} | {sum(table.values()):,} | {len(table)} |" for name, table in sorted(rows.items())]
+    names = {name: marked(name, made if name == "impressions" else "") for name in sorted(rows)}
+    counts = [f"| {shown} | {sum(rows[name].values()):,} | {len(rows[name])} |" for name, shown in names.items()]
     biases = [*BIASES.get(dataset.name, ()), *EVERY_LOG]
     lines = [
         f"# Data card: {dataset.name}, as of {as_of}",
@@ -62,7 +69,8 @@ def data_card(
         f"- Kind: {'simulated log' if dataset.synthetic else 'click log of a newspaper'}; ids are pseudonyms",
         f"- Licence: {LICENCES.get(dataset.name, 'not known: ask whoever gave the log')}",
         f"- Span that this report reaches: {span}; days start at {dataset.clock.offset_hours:02}:00 UTC",
-        f"- Impressions: {'yes' if dataset.has_impressions else 'no'}; texts: {'yes' if dataset.has_text else 'no'}",
+        f"- Impressions: {'yes' if dataset.has_impressions else made or 'no'}; "
+        f"texts: {'yes' if dataset.has_text else 'no'}",
         f"- Rows kept out, with their reason, in quarantine tables: {held_back:,}",
         "",
         "| table | rows | days |",
@@ -124,7 +132,7 @@ def _figures(entry: Json) -> list[str]:
     rq1 = entry.get("rq1", {}).get("thesis", {}).get("recall@20")
     places = {
         "RQ1 Recall@20 (thesis)": rq1,
-        "RQ2 AUC": entry.get("rq2", {}).get("auc"),
+        marked("RQ2 AUC", entry.get(SYNTHETIC)): entry.get("rq2", {}).get("auc"),
         "RQ3 coverage": entry.get("rq3", {}).get("coverage"),
     }
     return [

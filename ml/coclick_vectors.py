@@ -22,6 +22,7 @@ from ml.coclicks import LOOKBACK, pairs
 from ml.content import SINCE, VECTOR
 from ml.hashing import mix
 from ml.log import int_array
+from ml.parquet import read_table
 
 DIM = 96
 STEP_MINUTES = 30
@@ -75,7 +76,8 @@ def _known_pairs(files: list[Path], end_ms: int) -> tuple[np.ndarray, np.ndarray
     """Distinct article ids, and the pairs known before `end_ms` in order of time: positions of the earlier and the
     later article among the ids, and the time (ms) of the later click."""
     columns = [schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID, schema.SESSION_ID]
-    table = pa.concat_tables([pq.read_table(f, columns=columns) for f in files])
+    wanted = schema.some(schema.CLICKS, *columns)
+    table = pa.concat_tables([read_table(f, wanted, "rebuild the clicks of that day") for f in files])
     user, time, article, session = (int_array(table, c) for c in columns)
     order = np.lexsort((article, time, user))
     order = order[time[order] < end_ms]

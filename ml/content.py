@@ -11,12 +11,12 @@ import numba as nb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ml import schema
 from ml.clock import minute_start
 from ml.errors import DataError
 from ml.log import Catalogue
+from ml.parquet import read_table
 
 SINCE = "since"
 VECTOR = "vector"
@@ -117,10 +117,10 @@ class Content:
 
 def _read(path: Path, catalogue: Catalogue) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Catalogue rows, `since` (ms) and vectors of one file, without articles that the catalogue lacks."""
-    table = pq.read_table(path)
-    missing = {schema.ARTICLE_ID, SINCE, VECTOR} - set(table.column_names)
-    if missing:
-        raise DataError(f"{path}: no column {min(missing)!r}: rebuild article_embeddings")
+    table = read_table(path, (schema.ARTICLE_ID, SINCE, VECTOR), "rebuild article_embeddings")
+    for name, wanted in ((schema.ARTICLE_ID, pa.int64()), (SINCE, schema.TIME)):
+        if table.schema.field(name).type != wanted or (name != SINCE and table[name].null_count):
+            raise DataError(f"{path}: column {name} is not {wanted} throughout: rebuild article_embeddings")
     kind = table.schema.field(VECTOR).type
     if not (pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type)):
         raise DataError(f"{path}: column {VECTOR!r} is {kind}, not a list of float32 of fixed size")

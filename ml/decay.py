@@ -18,6 +18,7 @@ from ml.figures import Panel, panels
 from ml.report_tables import LABELS
 from ml.segments import per_case_of
 from ml.sheet import Section, estimate, sheet
+from ml.synthetic import marked
 
 SHOWN = (
     ("rq1", "thesis", "recall@20"), ("rq1", "thesis", "ndcg@20"), ("rq1", "in_session", "recall@20"),
@@ -36,8 +37,9 @@ class AtAge:
 
 def decay(day: date, old: Mapping[int, AtAge], new: Mapping[int, AtAge]) -> list[Json]:
     """Rows by age in days (0: its own day) and metric: the old checkpoint's entry `value`, `low`, `high`; `retrained`,
-    the entry of the model made for that very day where it exists; and `difference`, retrained less old on the same
-    lists (null where they are not the same, and for coverage, which is no mean over lists)."""
+    the entry of the model made for that very day where it exists; `difference`, retrained less old on the same lists
+    (null where they are not the same, and for coverage, which is no mean over lists); and `synthetic_inview`, how the
+    lists were made where nobody was shown them."""
     rows = []
     for age in sorted(old):
         for question, protocol, metric in SHOWN:
@@ -47,6 +49,7 @@ def decay(day: date, old: Mapping[int, AtAge], new: Mapping[int, AtAge]) -> list
             theirs = _entry(new[age], question, protocol, metric) if age in new and age > 0 else None
             difference = _paired(old[age], new[age], question, protocol, metric) if theirs is not None else None
             named = {"age": age, "day": str(day), "question": question, "protocol": protocol, "metric": metric}
+            named[schema.SYNTHETIC] = old[age].metrics[question].get(schema.SYNTHETIC, "")
             kept = {name: entry[name] for name in ("value", "low", "high", "n")}
             rows.append(named | kept | {"retrained": theirs, "difference": difference})
     return rows
@@ -90,7 +93,7 @@ def _section(wanted: tuple[str, str, str], rows: Sequence[Json]) -> Section:
     lines = {"same checkpoint": _line(rows, None)}
     if any(r["retrained"] for r in rows):
         lines["retrained"] = _line([r for r in rows if r["retrained"]], "retrained")
-    title = f"{wanted[0].upper()} {LABELS[wanted[2]]}, {wanted[1]}"
+    title = marked(f"{wanted[0].upper()} {LABELS[wanted[2]]}, {wanted[1]}", rows[0][schema.SYNTHETIC])
     panel = Panel("", "days after the as-of day", "", lines, ticks={float(r["age"]): str(r["age"]) for r in rows})
     table = [
         [str(r["age"]), estimate(r), estimate(r["retrained"]), estimate(r["difference"], "difference"), f"{r['n']:,}"]

@@ -10,6 +10,7 @@ import numpy as np
 from ml.figures import Panel, panels
 from ml.report_tables import LABELS
 from ml.sheet import Section, estimate, sheet
+from ml.synthetic import SYNTHETIC, marked
 
 Json = dict[str, Any]
 SKEW = ("gini", "top_5_share")
@@ -60,7 +61,8 @@ def _metrics(found: Json) -> list[Section]:
     sections = []
     for metric in dict.fromkeys((r["question"], r["protocol"], r["metric"]) for r in found["metrics"]):
         rows = [r for r in found["metrics"] if (r["question"], r["protocol"], r["metric"]) == metric]
-        title = f"{metric[0].upper()} {LABELS[metric[2]]}, {metric[1]}"
+        made = next((r[SYNTHETIC] for r in rows if r[SYNTHETIC]), "")
+        title = marked(f"{metric[0].upper()} {LABELS[metric[2]]}, {metric[1]}", made)
         lines = {
             model: [(r["day"], r["value"]) for r in rows if r["model"] == model]
             for model in dict.fromkeys(r["model"] for r in rows)

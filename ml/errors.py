@@ -20,5 +20,9 @@ class LakeError(NewsrecError):
     """The lake is damaged, locked or lacks an input that should be there."""
 
 
+class DamagedLake(LakeError, DataError):
+    """A file of the lake that is damaged, or that a stranger made: as bad as any bad input (exit code 2)."""
+
+
 class TransientError(NewsrecError):
     """Something outside that may work again in a moment: a store that is away or locked. Retried a few times."""

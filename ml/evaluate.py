@@ -27,6 +27,7 @@ from ml.oracle import Oracle
 from ml.stored import PROTOCOLS, InViewLists, TopLists, read_span
 
 LIST_LENGTH = 20
+SHARE = "share_of_signal"
 IN_VIEW = "in_view"
 RQ1: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     **{f"recall@{k}": partial(metrics.recall_at, k=k) for k in (5, 10, 20, 50)},
@@ -40,6 +41,10 @@ RQ2: dict[str, Callable[[metrics.RankedLists], np.ndarray]] = {
     "ndcg@5": partial(metrics.ndcg, k=5),
     "ndcg@10": partial(metrics.ndcg, k=10),
 }
+NO_TRUTH = (
+    "the oracle holds {held:,} of the {lists:,} in-view lists of the test span; it tells of the bundle alone, "
+    "not of days that landed later or were corrected"
+)
 INTERVALS = f"95 %, between percentiles of {RESAMPLES} resamples of readers; paired differences on the same lists"
 CONVENTIONS = {
     "rq1": {
@@ -53,7 +58,7 @@ CONVENTIONS = {
         "mrr": "1 / rank of the first click, expected over the orders of tied items",
         "mrr_mind": "mean of 1 / rank over all clicks of an impression, what the MIND and EB-NeRD code calls MRR",
         "ndcg@k": "gain 2^rel - 1, discount log2(rank + 1), ties averaged as scikit-learn does",
-        "share_of_signal": "(AUC - 1/2) / (AUC of the oracle - 1/2) over the same impressions",
+        SHARE: "(AUC - 1/2) / (AUC of the oracle - 1/2) over the same impressions, all of which the oracle must hold",
         "intervals": INTERVALS,
     },
     "rq3": {
@@ -137,9 +142,9 @@ def evaluate_rq2(
     """RQ2, ranking of what was in view: mean over impressions of AUC, MRR and nDCG (protocol `in_view`).
 
     With the bundle of an `oracle` (its root; simulated data): the oracle's own figures, and the share of its signal
-    that the model has. Where nobody was shown the lists, `synthetic_inview` says how they were made. Writes and returns
-    as `evaluate_rq1` does. Raises DataError when a folder lacks a file or column, or when the oracle knows other
-    articles than those in view.
+    that the model has; where it does not hold every list, both are left out with the reason. Where nobody was shown the
+    lists, `synthetic_inview` says how they were made. Writes and returns as `evaluate_rq1` does. Raises DataError when
+    a folder or the oracle lacks a file or column.
     """
     shown = InViewLists.read(predictions)
     ours = _rq2_measured(shown)
@@ -156,12 +161,22 @@ def evaluate_rq2(
     if baseline is not None:
         found["paired"][IN_VIEW] = ours.paired(_rq2_measured(InViewLists.read(baseline)), seed)
     if oracle is not None and len(items):
-        best = _rq2_measured(shown.ranked_by(*Oracle.open(oracle).inview(shown.keys[schema.IMPRESSION_ID])))
-        found["oracle"] = best.estimates(seed)
-        above, below = (m.values["auc"][:, None] - 0.5 for m in (ours, best))
-        found["protocols"][IN_VIEW] |= _named(["share_of_signal"], ratios(above, below, ours.reader, seed))
+        found |= _beside_the_truth(shown, ours, Oracle.open(oracle), found["protocols"][IN_VIEW], seed)
     label = {schema.SYNTHETIC: pa.array([made] * len(ours.reader), pa.string())} if made else {}
     return _write(found, ours.table(**label), out)
+
+
+def _beside_the_truth(shown: InViewLists, ours: Measured, truth: Oracle, figures: Json, seed: int) -> Json:
+    """The oracle's own figures; the share of its signal goes to `figures`. A figure over a part of the lists would not
+    be comparable with the others: unless the oracle holds all, only the reason is given."""
+    impressions = shown.keys[schema.IMPRESSION_ID]
+    held = truth.holds(impressions, shown.offsets, shown.articles)
+    if not held.all():
+        return {"left_out": {SHARE: NO_TRUTH.format(held=int(held.sum()), lists=len(held))}}
+    best = _rq2_measured(shown.ranked_by(*truth.inview(impressions)))
+    above, below = (m.values["auc"][:, None] - 0.5 for m in (ours, best))
+    figures |= _named([SHARE], ratios(above, below, ours.reader, seed))
+    return {"oracle": best.estimates(seed)}
 
 
 def evaluate_rq3(

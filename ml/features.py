@@ -12,11 +12,11 @@ as of their clicks; scaled values are clipped to ±8; an unknown value is 0 afte
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from safetensors.numpy import load_file, save_file
 from scipy.special import ndtri
 from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
@@ -25,7 +25,9 @@ from ml.articles import NUMERIC, SENTIMENT, ArticleTable
 from ml.asof import AsOf
 from ml.clock import minute_start
 from ml.errors import DataError
-from ml.recipes import AUTO, CONTENT_FAMILIES, Family, Recipe
+from ml.recipes import AUTO, CONTENT_FAMILIES, Family, Recipe, Width
+from ml.strangers import read_model
+from ml.tensors import Layout, load_tensors
 
 LOGGED = (
     "body_word_count",
@@ -47,6 +49,14 @@ INVENTED_TIMES = frozenset({"globo"})
 _FIT_CLICKS = 200_000
 _QUANTILES = 1000
 _THRESHOLD = 1e-7
+_LAYOUTS = {
+    "numeric_centre": Layout("F64", (len(NUMERIC),)),
+    "numeric_scale": Layout("F64", (len(NUMERIC),)),
+    "quantiles": Layout("F64", (None,)),
+    "dynamic_centre": Layout("F32 or F64", (N_AGE + N_POPULARITY,)),
+    "dynamic_scale": Layout("F32 or F64", (N_AGE + N_POPULARITY,)),
+}
+"""The arrays of `features.safetensors`."""
 
 
 class FeatureSpec(BaseModel):
@@ -57,9 +67,25 @@ class FeatureSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     families: tuple[Family, ...]
-    content_dims: dict[str, int]
-    categories: tuple[int, ...]
+    content_dims: dict[str, Width]
+    categories: tuple[int, ...] = Field(max_length=1_000_000)
     gap: bool
+
+    @field_validator("content_dims")
+    @classmethod
+    def _in_order(cls, dims: dict[str, int]) -> dict[str, int]:
+        """JSON is written with sorted names."""
+        return {f: dims[f] for f in sorted(dims, key=lambda f: [*CONTENT_FAMILIES, f].index(f))}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "FeatureSpec":
+        if len(set(self.families)) != len(self.families):
+            raise ValueError(f"a feature family is named twice: {', '.join(self.families)}")
+        if set(self.content_dims) != set(self.families) & set(CONTENT_FAMILIES):
+            raise ValueError(f"content_dims has {', '.join(self.content_dims)}, families {', '.join(self.families)}")
+        if any(a >= b for a, b in pairwise((-1, *self.categories, 2**31))):
+            raise ValueError("categories are not ascending codes")
+        return self
 
     @property
     def width(self) -> int:
@@ -111,7 +137,7 @@ class FittedFeatures:
     """Transformations fitted on one training set; apply to any later state of the same log.
 
     `numeric_centre`, `numeric_scale` float64 [11] (order of `NUMERIC`), `quantiles` float64 [Q] of the digit ratio,
-    `dynamic_centre`, `dynamic_scale` float64 [15] (age, then 7 log counts, then 7 log shares).
+    `dynamic_centre`, `dynamic_scale` float32 or float64 [15] (age, then 7 log counts, then 7 log shares).
     """
 
     spec: FeatureSpec
@@ -193,19 +219,17 @@ class FittedFeatures:
     @classmethod
     def load(cls, folder: Path) -> "FittedFeatures":
         """Read what `save` wrote. Raises DataError naming the file that is damaged or missing."""
-        try:
-            spec = FeatureSpec.model_validate_json((folder / "features.json").read_text(encoding="utf-8"))
-            arrays = load_file(folder / "features.safetensors")
-        except (OSError, ValidationError, SafetensorError) as error:
-            raise DataError(f"{folder}: features cannot be read ({_first_line(error)}): train again") from error
-        sizes = {"numeric_centre": 11, "numeric_scale": 11, "dynamic_centre": 15, "dynamic_scale": 15}
-        for name in FittedFeatures.__slots__[1:]:
-            if name not in arrays or arrays[name].shape[0] != sizes.get(name, len(arrays[name])):
-                raise DataError(
-                    f"{folder / 'features.safetensors'}: array {name!r} missing or of wrong size: train again"
-                )
-            if not np.all(np.isfinite(arrays[name])):
-                raise DataError(f"{folder / 'features.safetensors'}: array {name!r} is not finite: train again")
+        spec = read_model(FeatureSpec, folder / "features.json", "train again")
+        path = folder / "features.safetensors"
+        arrays = load_tensors(path, _LAYOUTS, load_file, "train again")
+        for name, array in arrays.items():
+            if not np.all(np.isfinite(array)):
+                raise DataError(f"{path}: array {name!r} is not finite: train again")
+            if name.endswith("_scale") and not np.all(array > 0):
+                raise DataError(f"{path}: array {name!r} divides by what is not above 0: train again")
+        quantiles = arrays["quantiles"]
+        if not 1 <= len(quantiles) <= _QUANTILES or np.any(np.diff(quantiles) < 0):
+            raise DataError(f"{path}: {len(quantiles)} quantiles, or not in order: train again")
         return cls(spec, *(arrays[name] for name in FittedFeatures.__slots__[1:]))
 
 
@@ -281,7 +305,3 @@ def _fit_numeric(numeric: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
             robust = RobustScaler(quantile_range=(1.0, 99.0)).fit(known)
             centre[i], scale[i] = robust.center_[0], robust.scale_[0]
     return centre, scale, quantiles
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

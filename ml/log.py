@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ml import schema
 from ml.clock import minute_start
 from ml.errors import DataError
 from ml.metrics import labels_from_lists
+from ml.parquet import read_table
+
+_FEATURES = "rebuild article_features"
 
 
 def int_array(table: pa.Table, column: str, dtype: type = np.int64) -> np.ndarray:
@@ -61,13 +63,14 @@ class Catalogue:
 
     @classmethod
     def load(cls, path: Path) -> "Catalogue":
-        """From `article_features` parquet (already in catalogue order)."""
-        table = pq.read_table(path, columns=[schema.ARTICLE_ID, schema.PUBLISHED, "category_id"])
-        return cls(
-            int_array(table, schema.ARTICLE_ID),
-            int_array(table, schema.PUBLISHED),
-            int_array(table, "category_id", np.int32),
-        )
+        """From `article_features` parquet (already in catalogue order). Raises DataError where it is damaged, out of
+        order, or names an article twice."""
+        names = (schema.ARTICLE_ID, schema.PUBLISHED, "category_id")
+        table = read_table(path, schema.some(schema.ARTICLES, *names), _FEATURES)
+        article_id = int_array(table, schema.ARTICLE_ID)
+        if len(np.unique(article_id)) != len(article_id):
+            raise DataError(f"{path}: an article stands there twice: {_FEATURES}")
+        return cls(article_id, int_array(table, schema.PUBLISHED), int_array(table, "category_id", np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,8 @@ class Clicks:
 
     @classmethod
     def load(cls, path: Path, catalogue: Catalogue) -> "Clicks":
-        """From `interactions` parquet. Raises DataError if an article is not in the catalogue."""
-        table = pq.read_table(path)
+        """From `interactions` parquet. Raises DataError where it is damaged or an article is not in the catalogue."""
+        table = read_table(path, schema.INTERACTIONS, "rebuild interactions")
         article = catalogue.rows(int_array(table, schema.ARTICLE_ID))
         if np.any(article < 0):
             raise DataError(f"{path}: {int(np.sum(article < 0))} clicks on articles that article_features lacks")
@@ -134,14 +137,16 @@ class Impressions:
         here (the reader's quarantine reports it)."""
         names = [schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME, schema.SESSION_ID]
         lists = (schema.INVIEW, schema.CLICKED)
-        wanted = pa.schema([schema.IMPRESSIONS.field(n) for n in (*names, *lists, *schema.CONTEXT, schema.SYNTHETIC)])
-        parts = [pq.read_table(p, columns=wanted.names).cast(wanted) for p in paths]
+        wanted = schema.some(schema.IMPRESSIONS, *names, *lists, *schema.CONTEXT, schema.SYNTHETIC)
+        parts = [read_table(p, wanted, "rebuild impressions") for p in paths]
         table = pa.concat_tables(parts).combine_chunks() if parts else wanted.empty_table()
         inview, clicked = (_flat_list(table, c) for c in lists)
         article = catalogue.rows(inview[1])
         label = labels_from_lists(inview[1], inview[0], clicked[1], clicked[0])
         context = np.stack([int_array(table, name, np.int32) for name in schema.CONTEXT], axis=1)
         impression, user, time, session = (int_array(table, c) for c in names)
+        if np.any(np.diff(time) < 0):
+            raise DataError(f"{paths[0].parent}: impressions are not sorted by time: rebuild impressions")
         said = sorted(filter(None, table[schema.SYNTHETIC].unique().to_pylist()))
         return cls(impression, user, time, session, context, inview[0], article, label, "; ".join(said))
 
@@ -149,6 +154,8 @@ class Impressions:
 def _flat_list(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Offsets [I + 1] and values of a list column, starting at 0."""
     chunks = table.column(column).combine_chunks()
+    if chunks.flatten().null_count:
+        raise DataError(f"impressions hold a null in a list of {column}: rebuild impressions")
     values = chunks.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     lengths = np.diff(chunks.offsets.to_numpy()).astype(np.int64) if len(chunks) else np.zeros(0, dtype=np.int64)
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), values

@@ -1,37 +1,41 @@
 """The check of a log against its dataset's contract, without keeping anything: what `newsrec validate` reports.
 
-Belongs here: running a reader over a whole log in a temporary folder, and gathering what it holds back. Does not belong
-here: rules (the readers have them), checks of files and columns (`ml.readers.breaches`), printing.
+Belongs here: running a reader over a whole log in a temporary folder, past files that it would stop at, and gathering
+what it holds back. Does not belong here: rules (the readers have them), checks of files and columns
+(`ml.readers.breaches`), adding up rows (`ml.log_rows`), printing.
 
 Memory is bounded as in a run: pieces of a file, and one day's tables.
 """
 
-import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ml import schema
-from ml.datasets import Dataset
+from ml.assumed_log import assumed_dataset, said_zone
+from ml.datasets import OWN, Dataset
 from ml.errors import DataError
+from ml.log_rows import EXAMPLES, HeldBack, LogRows, of_files, short
 from ml.readers import Reader, reader
-from ml.readers.breaches import Breach, Severity, refusal
-from ml.readers.files import escaped
+from ml.readers.account import Rows, read_account
+from ml.readers.breaches import NAIVE, Breach, Severity, misnamed, refusal, relative, unreadable_file
+from ml.readers.canonical import COPIES
+from ml.readers.files import printable
 from ml.readers.own_log import LOG_FILE
+from ml.readers.ranges import UNSET
+from ml.readers.remarks import Remark, added
 
-EXAMPLES = 5
-TABLES = ("articles", "clicks", "impressions")
-_SHOWN = 240
+Progress = Callable[[str], None]
 _ROW = re.compile(r"^(.*):([0-9]+)$")
+_NO_IDS = np.zeros(0, dtype=np.int64)
 
 REMEDIES: Mapping[str, tuple[str, str]] = {
     "null_id": ("ids", "give every row its ids; leave rows without them out"),
@@ -48,8 +52,9 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     "unparsable": ("", "write whole numbers"),
     "not_utf8": ("", "write the file as UTF-8"),
     "line_too_long": ("", "a row is longer than 1 MiB: is a line break missing?"),
-    "outside_days": ("time", "name the log's days (first_day, last_day), or correct the clock"),
+    "outside_days": ("time", "correct the clock"),
     "outside_day": ("time", "correct the clock"),
+    "before_log_start": ("time", "correct the clock: too few rows lie so far before all others to be of the log"),
     "after_log_end": ("time", "nothing to do: what comes after the log's last day is not used"),
     "never_shown": ("article_id", "nothing to do: an article that never appears has no day"),
     "out_of_range": ("", "write values that fit the column's type"),
@@ -68,138 +73,244 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
 }
 """Column and remedy by the readers' reasons."""
 
+REMARKS: Mapping[str, str] = {
+    UNSET: "such a value is taken as unknown (null); docs/hostile_input.md has every column's range",
+    COPIES: "exact copies are dropped",
+    "twice_in_view": "list an article once in a list",
+    "clicked_unknown": "taken as nothing clicked; write an empty list where that is meant",
+    "nothing_clicked": "nothing to do where nothing was clicked: such a list is not ranked (RQ2)",
+    "click_before_publication": "kept: the article's first appearance stands in for its publication; correct the clock",
+    "shown_before_publication": "kept: the article's first appearance stands in for its publication; correct the clock",
+    "unlisted_article": "nothing to do if that is meant: its first appearance stands in; else add it to the articles",
+    "impression_missing": "the link is taken as unknown; bring the impression along, or leave impression_id empty",
+    "impression_of_another_reader": "the link is taken as unknown; name the reader's own impression, or leave it empty",
+    "article_not_in_impression": "the link is taken as unknown; name the impression that showed the article",
+}
+"""Remedy by the reasons of remarks."""
+
 
 @dataclass(slots=True)
 class LogReport:
-    """What was found: `tables` has, for each, `rows_in`, `published`, `quarantined`, `duplicates` and `before_days`
-    (held back before any day could take it); `days` are those with rows."""
+    """What was found.
+
+    `files`: those whose rows were read, with what became of these up to the days; `tables` has, for each, `rows_in`,
+    `published`, `quarantined`, `duplicates`, with rows_in = published + quarantined + duplicates, and further figures
+    (`ml.log_rows`); `days` are those with rows. `left_out`: files that were not read for what is wrong with them;
+    `assumed`: what was taken for granted instead of what the log says; `stops`: whether a run would stop at this log;
+    `not_read`: entries that belong to no layout, one line each.
+    """
 
     dataset: str
     root: str
-    files: list[str] = field(default_factory=list)
+    files: dict[str, Rows] = field(default_factory=dict)
     days: list[date] = field(default_factory=list)
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
     breaches: list[Breach] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
+    stops: bool = False
+    not_read: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
         """Whether nothing breaks the contract; warnings do not."""
         return not any(b.severity == "error" for b in self.breaches)
 
+    def stop_at(self, found: Iterable[Breach]) -> None:
+        """Adds findings; a run stops at those that are errors."""
+        for breach in found:
+            self.breaches.append(breach)
+            self.stops |= breach.severity == "error"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, errors first."""
-        ordered = sorted(self.breaches, key=lambda b: b.severity)
-        return {
-            "dataset": self.dataset,
-            "root": self.root,
-            "clean": self.clean,
-            "files": self.files,
+        plain = {name: getattr(self, name) for name in ("dataset", "root", "clean", "stops", "left_out", "assumed")}
+        return plain | {
+            "files": {name: asdict(rows) for name, rows in self.files.items()},
             "days": [str(d) for d in self.days],
             "tables": self.tables,
-            "errors": [b.to_json() for b in ordered if b.severity == "error"],
-            "warnings": [b.to_json() for b in ordered if b.severity == "warning"],
+            "errors": [b.to_json() for b in self.breaches if b.severity == "error"],
+            "warnings": [b.to_json() for b in self.breaches if b.severity == "warning"],
+            "not_read": self.not_read,
         }
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Held-back rows by (table, reason): how many, in which files, and a few of them."""
-
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    files: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
-    examples: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
-
-    def add(self, rows: pa.Table) -> None:
-        """Adds rows of a quarantine table (schema `QUARANTINE`)."""
-        for row in rows.to_pylist():
-            place = _ROW.match(row["source"])
-            file = place[1] if place else row["source"]
-            key = (row["table"], row[schema.REASON])
-            self.counts[key] += 1
-            self.files.setdefault(key, {})[file] = None
-            some = self.examples.setdefault(key, [])
-            if len(some) < EXAMPLES:
-                some.append({"file": file, "row": int(place[2]) if place else None, "value": _short(row["row"])})
-
-    def breaches(self, expected: frozenset[str]) -> Iterator[Breach]:
-        """One finding for each: a warning where published files are known for it."""
-        for key in sorted(self.counts):
-            _table, reason = key
-            column, remedy = REMEDIES.get(reason, ("", "correct these rows, or leave them out"))
-            first, *more = self.files[key]
-            file = first + (f" and {len(more)} more files" if more else "")
-            severity: Severity = "warning" if reason in expected else "error"
-            yield Breach(severity, reason, file, column, self.counts[key], remedy, self.examples[key])
+def check_log(root: Path, dataset: Dataset, progress: Progress | None = None) -> LogReport:
+    """Checks files, columns and types, then every row of the files in which nothing of that is wrong. Raises nothing
+    for a bad log."""
+    layout, report = reader(dataset.reader), LogReport(dataset.name, str(root))
+    left_out = _check_files(root, layout, report, dataset.naive_zone)
+    if any(b.kind == NAIVE for b in report.breaches):
+        dataset = replace(dataset, naive_zone="UTC")
+        report.assumed.append("times without a zone are UTC")
+    _check_rows(root, layout, dataset, report, left_out, progress)
+    report.left_out = sorted(relative(path, root) for path in left_out)
+    return report
 
 
-def check_log(root: Path, dataset: Dataset, progress: Callable[[str], None] | None = None) -> LogReport:
-    """Checks files, columns and types, then, unless these refuse it, every row. Raises nothing for a bad log."""
-    layout = reader(dataset.reader)
-    report = LogReport(dataset.name, str(root))
-    report.breaches = layout.breaches(root)
+def check_undeclared(root: Path, error: DataError, progress: Progress | None = None) -> LogReport:
+    """The same of an own log whose declaration cannot be had, for the reason `error`: its rows are checked by what is
+    assumed in its place (`ml.assumed_log`)."""
+    layout, report = reader(OWN), LogReport(OWN, str(root))
+    left_out = _check_files(root, layout, report, said_zone(root))
+    found = _assumed(root, layout, report, left_out)
+    if found is not None:
+        dataset, report.assumed = found
+        report.dataset = dataset.name
+        _check_rows(root, layout, dataset, report, left_out, progress)
+    report.left_out = sorted(relative(path, root) for path in left_out)
+    if str(error).startswith(printable(root / LOG_FILE)):
+        report.stop_at([refusal(error, root, root / LOG_FILE, f"correct {LOG_FILE} by docs/own_log.md")])
+    elif not any(b.file and b.file in str(error) for b in report.breaches if b.severity == "error"):
+        report.stop_at([refusal(error, root)])
+    return report
+
+
+def _check_files(root: Path, layout: Reader, report: LogReport, zone: str) -> set[Path]:
+    """Adds what is wrong with files, names and columns; the files whose rows cannot be read for it. `zone`: that of
+    times without one, empty where these are refused."""
+    report.stop_at(layout.breaches(root))
+    wrong = {b.file for b in report.breaches if b.severity == "error"}
     try:
-        report.files = [p.relative_to(root).as_posix() for p in layout.sources(root)]
+        named, found = layout.named(root), layout.strays(root)
+    except DataError:
+        return set()  # the breaches say so
+    left_out = {path for path in named if relative(path, root) in wrong}
+    if not zone:
+        report.stop_at(b for path in named if path not in left_out for b in layout.naive_times(root, path))
+    report.breaches += [misnamed(stray) for stray in found if stray.meant]
+    report.not_read = [stray.line for stray in found if not stray.meant]
+    try:
+        artifacts = layout.artifact_vectors(root).values()
+    except DataError:
+        return left_out
+    for path in artifacts:
+        report.breaches += _unreadable(partial(layout.vectors_of, path, _NO_IDS), root, path)
+    return left_out
+
+
+def _unreadable(read: Callable[[], object], root: Path, path: Path) -> list[Breach]:
+    """The DataError of `read`, if it raises one, as a finding about the file."""
+    try:
+        read()
     except DataError as error:
-        if report.clean:
-            report.breaches.append(refusal(error, root))
-    if not report.clean:
-        return report
-    with TemporaryDirectory(prefix="newsrec-validate-") as folder:
+        return [unreadable_file(error, root, path)]
+    return []
+
+
+def _assumed(root: Path, layout: Reader, report: LogReport, left_out: set[Path]) -> tuple[Dataset, list[str]] | None:
+    """What the log is taken for, and which of that is assumed; None where no click can be read."""
+    for _ in range(2):
         try:
-            _dry_pass(layout, root, dataset, Path(folder), report, progress)
-        except DataError as error:
-            report.breaches.append(refusal(error, root))
-    return report
+            return assumed_dataset(root, left_out)
+        except DataError:
+            if not _leave_out(root, layout, "UTC", report, left_out):
+                break
+    return None
 
 
-def undeclared(root: Path, dataset: str, error: DataError) -> LogReport:
-    """The report on a log whose own declaration cannot be had, for the reason `error`: files and columns, no rows."""
-    report = LogReport(dataset, str(root), breaches=reader(dataset).breaches(root))
-    if report.clean or LOG_FILE in str(error):
-        report.breaches.append(refusal(error, root))
-    return report
+def _leave_out(root: Path, layout: Reader, zone: str, report: LogReport, left_out: set[Path]) -> bool:
+    """Reads all files that are not `left_out` to the end, and leaves out those that are damaged. Whether any is."""
+    before = len(left_out)
+    for path in _sources(root, layout, left_out):
+        found = _unreadable(partial(layout.read_through, path, zone), root, path)
+        report.stop_at(found)
+        left_out |= {path} if found else set()
+    return len(left_out) > before
 
 
-def _dry_pass(
-    layout: Reader, root: Path, dataset: Dataset, out: Path, report: LogReport, progress: Callable[[str], None] | None
+def _sources(root: Path, layout: Reader, left_out: set[Path]) -> list[Path]:
+    """The files to read; none where those that are left make no log."""
+    try:
+        return layout.sources(root, left_out)
+    except DataError:
+        return []
+
+
+def _check_rows(
+    root: Path, layout: Reader, dataset: Dataset, report: LogReport, left_out: set[Path], progress: Progress | None
 ) -> None:
-    report.days = layout.split(root, dataset, out, progress)
-    tally, notes = _Tally(), dict.fromkeys(("duplicates", "negative_read_time", "scroll", "twice_in_view"), 0)
-    for rows in _quarantined(out / "quarantine.parquet"):
-        tally.add(rows)
-    before = {name: sum(n for (t, _), n in tally.counts.items() if t == name) for name in TABLES}
-    report.tables = {name: {"before_days": before[name]} for name in TABLES}
-    for day in report.days:
+    """Adds what is wrong with rows, and the account of all. Files at which the reader stops are left out, too."""
+    while _sources(root, layout, left_out):
+        with TemporaryDirectory(prefix="newsrec-validate-") as folder:
+            out = Path(folder)
+            try:
+                days = layout.split(root, dataset, out, progress, left_out)
+                _add_rows(out, days, layout, dataset, report)
+                break
+            except DataError as error:
+                if not _leave_out(root, layout, dataset.naive_zone, report, left_out):
+                    report.stop_at([refusal(error, root)])
+                    _add_held_back(out, layout, dataset, report)
+                    break
+
+
+def _add_rows(out: Path, days: list[date], layout: Reader, dataset: Dataset, report: LogReport) -> None:
+    """Adds the rows of a log that was cut into `days` in `out`."""
+    rows, remarks = LogRows(read_account(out)), list[Remark]()
+    for held_back in _quarantined(out):
+        rows.hold_back(held_back)
+    for day in days:
         tables = layout.tables(out / str(day), dataset, day)
-        tally.add(tables.quarantine)
-        for name, counts in tables.counts.items():
-            for figure, n in counts.items():
-                report.tables[name][figure] = report.tables[name].get(figure, 0) + n
-        notes["scroll"] += _outside(tables.clicks[schema.SCROLL], 0, 100)
-        notes["twice_in_view"] += _repeated(tables.impressions[schema.INVIEW])
-    report.breaches += [*tally.breaches(layout.expected), *_noted(report, notes), *_gaps(report.days)]
+        rows.add(tables)
+        remarks = added([*remarks, *tables.remarks])
+    report.days, report.tables, report.files = days, rows.figures(), of_files(rows.account)
+    report.breaches += [*_held_back(rows.held_back, dataset, layout.expected), *_remarked(remarks, rows.copies)]
+    report.breaches += [] if report.stops else _gaps(days)
+    report.breaches += [
+        Breach("error", "rows_unaccounted", where, "", lost, "this is no fault of the log: report it")
+        for where, lost in rows.lost().items()
+    ]
 
 
-def _quarantined(path: Path) -> Iterator[pa.Table]:
+def _add_held_back(out: Path, layout: Reader, dataset: Dataset, report: LogReport) -> None:
+    """Adds what was held back of a log that was refused in the end."""
+    rows = LogRows(read_account(out))
+    for held_back in _quarantined(out):
+        rows.hold_back(held_back)
+    report.files = of_files(rows.account)
+    report.breaches += _held_back(rows.held_back, dataset, layout.expected)
+
+
+def _quarantined(out: Path) -> Iterator[pa.Table]:
+    path = out / "quarantine.parquet"
     if path.is_file():
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1_024):
                 yield pa.Table.from_batches([batch])
 
 
-def _noted(report: LogReport, notes: Mapping[str, int]) -> Iterator[Breach]:
-    """What is published in spite of it."""
-    clicks = report.tables["clicks"]
-    found = [
-        ("unknown_read_time", "read_time", clicks.get("negative_read_time", 0), "negative ones are taken as unknown"),
-        ("scroll_out_of_range", "scroll_percentage", notes["scroll"], "write percent, 0 to 100"),
-        ("twice_in_view", "inview", notes["twice_in_view"], "list an article once in a list"),
-    ]
-    for name in TABLES:
-        found.append((f"duplicate_{name}", "", report.tables[name].get("duplicates", 0), "exact copies are dropped"))
-    for kind, column, count, remedy in found:
-        if count:
-            yield Breach("warning", kind, "", column, count, remedy)
+def _held_back(found: HeldBack, dataset: Dataset, expected: frozenset[str]) -> Iterator[Breach]:
+    """One finding for each table, reason and file: a warning where published files are known for it."""
+    for key in sorted(found.counts):
+        table, reason, file = key
+        column, remedy = REMEDIES.get(reason, ("", "correct these rows, or leave them out"))
+        if reason == "outside_days":
+            remedy = f"{remedy}; {_days_of(dataset)}"
+        severity: Severity = "warning" if reason in expected else "error"
+        yield Breach(severity, reason, file, column, found.counts[key], remedy, found.examples[key], table)
+
+
+def _days_of(dataset: Dataset) -> str:
+    """Which days a dataset has, and who says so."""
+    days = f"the log's days are {dataset.first_day} to {dataset.last_day}"
+    return f"{days}: name others in {LOG_FILE} (first_day, last_day)" if dataset.declared else days
+
+
+def _remarked(remarks: Iterable[Remark], copies: Mapping[str, int]) -> Iterator[Breach]:
+    """What is published in spite of it, a warning for each file; `copies`: of article rows, by file, of which remarks
+    tell once for each day that a row lies in."""
+    said = {(r.table, r.reason, r.column, r.file): r for r in remarks}
+    for file, count in copies.items():
+        key = ("articles", COPIES, "", file)
+        said[key] = replace(said.get(key, Remark(*key, count, ())), count=count)
+    for r in (r for r in said.values() if r.count):
+        kind = f"duplicate_{r.table}" if r.reason == COPIES else r.reason
+        examples = []
+        for source, value in r.examples:
+            place = _ROW.match(source)
+            examples.append({"file": r.file, "row": int(place[2]) if place else None, "value": short(value)})
+        yield Breach("warning", kind, r.file, r.column, r.count, REMARKS[r.reason], examples, r.table)
 
 
 def _gaps(days: list[date]) -> list[Breach]:
@@ -211,23 +322,3 @@ def _gaps(days: list[date]) -> list[Breach]:
         return []
     examples = [{"value": str(d)} for d in missing[:EXAMPLES]]
     return [Breach("warning", "day_without_rows", "", "time", len(missing), "is a delivery missing?", examples)]
-
-
-def _outside(values: pa.ChunkedArray, low: float, high: float) -> int:
-    outside = pc.or_(pc.less(values, low), pc.greater(values, high))
-    return int(pc.sum(outside).as_py() or 0)
-
-
-def _repeated(lists: pa.ChunkedArray) -> int:
-    """Lists that hold something twice."""
-    return sum(1 for items in lists.to_pylist() if len(set(items)) < len(items))
-
-
-def _short(row: str) -> str:
-    """A row as JSON, without its empty cells, cut to a line."""
-    try:
-        cells = {k: v for k, v in json.loads(row).items() if v is not None}
-        text = json.dumps(cells, ensure_ascii=False)
-    except ValueError:
-        text = row
-    return escaped(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

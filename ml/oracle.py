@@ -2,6 +2,9 @@
 
 Belongs here: reading it, for evaluation ("share of the oracle's signal") and for checks of the simulator. Does
 not belong here: anything that a feature, a sampler or a model might use.
+
+The oracle tells of the bundle that it came with. Days that landed later, and lists that a correction changed, it does
+not know: `holds` says which.
 """
 
 from dataclasses import dataclass
@@ -12,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml.errors import DataError
+from ml.parquet import check, read_table
 
 FOLDER = "oracle"
+_ANEW = "write the bundle anew with `newsrec simulate --replace`, or move oracle/ away to evaluate without it"
 
 
 def folder_of(root: Path) -> Path | None:
@@ -53,13 +58,13 @@ class Oracle:
 
     @classmethod
     def open(cls, root: Path) -> "Oracle":
-        """The oracle of the bundle at `root`. Raises DataError if the bundle has none."""
+        """The oracle of the bundle at `root`. Raises DataError if the bundle has none, or a damaged one."""
         folder = folder_of(root)
         if folder is None:
             raise DataError(f"{Path(root) / FOLDER} is missing: only simulated bundles have an oracle")
-        inview = pq.read_table(folder / "inview.parquet", columns=["impression_id"])
-        readers = pq.read_table(folder / "readers.parquet", columns=["user_id", "interests_last_day"])
-        articles = pq.read_table(folder / "articles.parquet", columns=["article_id", "topics"])
+        inview = read_table(folder / "inview.parquet", ["impression_id"], _ANEW)
+        readers = read_table(folder / "readers.parquet", ["user_id", "interests_last_day"], _ANEW)
+        articles = read_table(folder / "articles.parquet", ["article_id", "topics"], _ANEW)
         return cls(
             folder,
             inview.column("impression_id").to_numpy(),
@@ -74,22 +79,43 @@ class Oracle:
         (int64) and true click probabilities (float32, a list's sum is 1). Reads one row group (a day) at a time. Raises
         DataError naming an impression that the oracle does not know."""
         wanted = np.asarray(impressions, dtype=np.int64)
-        at = np.searchsorted(self.impression, wanted).clip(max=max(len(self.impression) - 1, 0))
-        unknown = wanted[self.impression[at] != wanted] if len(self.impression) else wanted
+        unknown = wanted[~self._knows(wanted)]
         if len(unknown):
-            raise DataError(f"the oracle knows nothing of impression {unknown[0]}: is it of another bundle?")
-        rows, asked = np.unique(at, return_inverse=True)
+            raise DataError(
+                f"{self.folder / 'inview.parquet'} knows nothing of impression {unknown[0]}: ask only for lists of the "
+                "simulated bundle that the oracle came with"
+            )
+        rows, asked = np.unique(np.searchsorted(self.impression, wanted), return_inverse=True)
         lengths, articles, probability = self._rows(rows)
         starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
         offsets = np.concatenate([[0], np.cumsum(lengths[asked])])
         flat = np.repeat(starts[asked] - offsets[:-1], lengths[asked]) + np.arange(offsets[-1])
         return offsets, articles[flat], probability[flat]
 
+    def holds(self, impressions: np.ndarray, offsets: np.ndarray, articles: np.ndarray) -> np.ndarray:
+        """Whether the oracle has each list as it was shown, bool [B]: its impression (`impressions` int64 [B]) with the
+        same `articles` (int64, flat, cut by `offsets` int64 [B + 1]), in any order."""
+        known, lengths = self._knows(impressions), np.diff(offsets)
+        cuts, theirs, _ = self.inview(impressions[known])
+        alike = lengths[known] == np.diff(cuts)
+        ours = articles[np.repeat(known, lengths)][np.repeat(alike, lengths[known])]
+        theirs = theirs[np.repeat(alike, np.diff(cuts))]
+        owner = np.repeat(np.arange(alike.sum()), lengths[known][alike])
+        same = ours[np.lexsort((ours, owner))] == theirs[np.lexsort((theirs, owner))]
+        held = np.zeros(len(impressions), dtype=bool)
+        held[np.flatnonzero(known)[alike]] = np.bincount(owner, ~same, minlength=int(alike.sum())) == 0
+        return held
+
+    def _knows(self, impressions: np.ndarray) -> np.ndarray:
+        """Whether each of `impressions` is among the oracle's, bool [B]."""
+        return np.isin(impressions, self.impression)
+
     def _rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Lengths, flat articles and probabilities of the sorted `rows` of the file."""
         lengths, articles, probability = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-        first = 0
-        with pq.ParquetFile(self.folder / "inview.parquet") as file:
+        first, path = 0, self.folder / "inview.parquet"
+        check(path, _ANEW)
+        with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 end = first + file.metadata.row_group(group).num_rows
                 inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first

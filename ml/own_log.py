@@ -6,24 +6,28 @@ belong here: the tables' columns (`ml.readers.contract`) and reading them (`ml.r
 
 import re
 import tomllib
-from datetime import date
+from collections import Counter
+from collections.abc import Collection, Mapping
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 import pyarrow.compute as pc
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ml.clock import DayClock
+from ml.clock import MS_PER_DAY, DayClock
 from ml.datasets import DATASETS, OWN, Dataset, SyntheticInView
 from ml.errors import DataError
 from ml.readers.contract import ARTICLES
 from ml.readers.files import DAMAGE, one_line, parquet_pieces, parquet_schema, printable, regular
 from ml.readers.own_log import LOG_FILE, REMEDY, columns_of, table_files, utc_milliseconds
+from ml.readers.span import SILENCE, longest_silence, span_of
 
 MOST_DAYS = 1_000
 _YEARS = (1900, 2099)
+_EPOCH = date(1970, 1, 1)
 _ROWS = 262_144
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _BYTES = 1 << 20
@@ -52,7 +56,7 @@ Zone = Annotated[str, AfterValidator(_zone)]
 class LogFile(BaseModel):
     """The content of `log.toml`. `timezone`: the publisher's, for hours and weekdays; `times_without_zone`: the zone of
     times that have none; days of partitions start at `day_starts_utc` o'clock UTC and run from `first_day` to
-    `last_day`, without which the clicks say."""
+    `last_day`; without these entries the clicks say."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -74,6 +78,15 @@ class LogFile(BaseModel):
 
 def read_log_file(root: Path) -> LogFile:
     """`log.toml` below `root`. Raises DataError naming the entry that is wrong, and what it should be."""
+    try:
+        return LogFile.model_validate(log_content(root))
+    except ValidationError as error:
+        said = "; ".join(_said(e["loc"], e["msg"]) for e in error.errors())
+        raise DataError(f"{printable(root / LOG_FILE)}: {said}; see docs/own_log.md") from error
+
+
+def log_content(root: Path) -> dict[str, Any]:
+    """What `log.toml` below `root` holds, whatever it is. Raises DataError for what cannot be read as TOML."""
     path = root / LOG_FILE
     regular(root, path)
     try:
@@ -87,10 +100,7 @@ def read_log_file(root: Path) -> LogFile:
     if len(content) > _BYTES:
         raise DataError(f"{printable(path)} is larger than {_BYTES >> 20} MiB: it holds a few lines of text")
     try:
-        return LogFile.model_validate(tomllib.loads(content.decode("utf-8")))
-    except ValidationError as error:
-        said = "; ".join(_said(e["loc"], e["msg"]) for e in error.errors())
-        raise DataError(f"{printable(path)}: {said}; see docs/own_log.md") from error
+        return tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{printable(path)} is no TOML file ({one_line(error)}): see docs/own_log.md") from error
 
@@ -108,8 +118,7 @@ def declared_dataset(root: Path) -> Dataset:
     clock = DayClock(said.day_starts_utc, said.timezone)
     first, last = said.first_day, said.last_day
     if first is None or last is None:
-        found = _days(root, clock, said.times_without_zone or "")
-        first, last = first or found[0], last or found[1]
+        first, last = _days(root, clock, said)
     if not all(_YEARS[0] <= day.year <= _YEARS[1] for day in (first, last)):
         raise DataError(
             f"{printable(root)}: clicks, column time: days from {first} to {last}, not all in the years {_YEARS[0]} to "
@@ -143,26 +152,60 @@ def declared_dataset(root: Path) -> Dataset:
     )
 
 
-def _days(root: Path, clock: DayClock, zone: str) -> tuple[date, date]:
-    """Days of the first and last click."""
-    low: list[int] = []
-    high: list[int] = []
-    for path in table_files(root, "clicks"):
+def require_declared(found: Dataset) -> None:
+    """Raises ValueError for a dataset that no `log.toml` can have declared."""
+    _name(found.name)
+    for zone in filter(None, (found.clock.timezone, found.naive_zone)):
+        _zone(zone)
+    if not (found.declared and found.reader == OWN and 0 <= (found.last_day - found.first_day).days < MOST_DAYS):
+        raise ValueError("it is no log that declares itself")
+    if not 0 <= found.clock.offset_hours <= 23 or not set(found.text) <= {"body", "title"}:
+        raise ValueError("its day or its texts are none that a log can declare")
+
+
+def _days(root: Path, clock: DayClock, said: LogFile) -> tuple[date, date]:
+    """First and last day of the log: those that `log.toml` names, else what the clicks' times say (`ml.readers.span`).
+    Raises DataError where these leave open whether a clock is off."""
+    rows = clicks_by_day(root, clock, said.times_without_zone or "")
+    if not rows:
+        raise DataError(f"{printable(root)}: clicks has no row with a time: write one row a click, {REMEDY}")
+    low, high = said.first_day or date.min, said.last_day or date.max
+    rows = {day: n for day, n in rows.items() if low <= day <= high}
+    if not rows:
+        raise DataError(
+            f"{printable(root)}: clicks, column time: no click falls in {said.first_day or ''}..{said.last_day or ''}, "
+            f"the days of {said.name}: correct first_day or last_day in {LOG_FILE}, or leave them out"
+        )
+    first, last = span_of({day.toordinal(): n for day, n in rows.items()})
+    _refuse_silence(root, {day: n for day, n in rows.items() if first <= day.toordinal() <= last})
+    return said.first_day or date.fromordinal(first), said.last_day or date.fromordinal(last)
+
+
+def _refuse_silence(root: Path, rows: Mapping[date, int]) -> None:
+    """Raises DataError for a silence in the middle of many rows: which side of it is the log, only the log can say."""
+    before, after = longest_silence(sorted(rows))
+    if (after - before).days - 1 > SILENCE:
+        sides = [sum(n for day, n in rows.items() if (day <= before) is early) for early in (True, False)]
+        raise DataError(
+            f"{printable(root)}: clicks, column time: no row for {(after - before).days - 1:,} days between {before} "
+            f"({sides[0]:,} rows up to then) and {after} ({sides[1]:,} rows from then on): is a clock off? Name "
+            f"first_day and last_day in {LOG_FILE}; rows outside go to quarantine"
+        )
+
+
+def clicks_by_day(root: Path, clock: DayClock, zone: str, besides: Collection[Path] = ()) -> dict[date, int]:
+    """How many clicks each day has, without those of the files `besides`. Times of other centuries count for the days
+    that border on the years 1900 to 2099. Raises DataError for a file that cannot be read."""
+    rows: Counter[int] = Counter()
+    start = clock.start(_EPOCH)
+    low, high = ((date(year, 1, 1) - _EPOCH).days for year in (_YEARS[0], _YEARS[1] + 1))
+    for path in table_files(root, "clicks", besides):
         columns_of(path, "clicks", zone)
         for batch, _ in parquet_pieces(path, _ROWS, ["time"]):
             times = utc_milliseconds(batch["time"], zone).drop_nulls()
-            if len(times):
-                low.append(int(times.min()))  # type: ignore[arg-type]
-                high.append(int(times.max()))  # type: ignore[arg-type]
-    if not low:
-        raise DataError(f"{printable(root)}: clicks has no row with a time: write one row a click, {REMEDY}")
-    try:
-        return clock.day_of(min(low)), clock.day_of(max(high))
-    except OverflowError as error:
-        raise DataError(
-            f"{printable(root)}: clicks, column time: a time lies outside the years 1 to 9999: name first_day and "
-            f"last_day in {LOG_FILE}; rows outside go to quarantine"
-        ) from error
+            days, counts = ((times - start) // MS_PER_DAY).clip(low - 1, high).value_counts().get_columns()
+            rows.update(dict(zip(days.to_list(), counts.to_list(), strict=True)))
+    return {_EPOCH + timedelta(days=day): n for day, n in rows.items()}
 
 
 def _text(root: Path) -> tuple[str, ...]:

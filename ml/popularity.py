@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numba as nb
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ml.clock import minute_of
 from ml.errors import DataError
+from ml.tensors import Layout, load_tensors
 
 WINDOWS = (1, 5, 15, 60, 120, 240, 1440)
 """Window lengths in minutes, the order of the tensor's last axis (document 1, Sec. 3.3)."""
@@ -33,6 +33,7 @@ _DTYPES = {
     "total_minutes": np.int32,
     "total_cumulative": np.int64,
 }
+_LAYOUTS = {name: Layout(f"I{8 * np.dtype(kind).itemsize}", (None,)) for name, kind in _DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,7 @@ class Popularity:
     @classmethod
     def load(cls, path: Path) -> "Popularity":
         """From a file of `save`. Raises DataError naming the file and what is wrong with it."""
-        try:
-            arrays = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{path}: no readable popularity tensor ({error}): rebuild popularity_tensor") from error
+        arrays = load_tensors(path, _LAYOUTS, load_file, "rebuild popularity_tensor")
         fault = _fault(arrays)
         if fault:
             raise DataError(f"{path}: {fault}: rebuild popularity_tensor")
@@ -137,11 +135,6 @@ class Popularity:
 
 def _fault(arrays: dict[str, np.ndarray]) -> str | None:
     """What makes `arrays` no popularity tensor; None if nothing."""
-    if set(arrays) != set(_DTYPES):
-        return f"arrays {sorted(arrays)} instead of {sorted(_DTYPES)}"
-    for name, dtype in _DTYPES.items():
-        if arrays[name].dtype != dtype or arrays[name].ndim != 1:
-            return f"array {name!r} is not one row of {np.dtype(dtype).name}"
     offsets, minutes, cumulative = (arrays[n] for n in ("offsets", "minutes", "cumulative"))
     cells = len(minutes)
     if len(arrays["base"]) != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] != cells:
@@ -161,6 +154,17 @@ def _fault(arrays: dict[str, np.ndarray]) -> str | None:
     ):
         if np.any(steps <= 0):
             return f"{name} are not ascending"
+    firsts = offsets[:-1][np.diff(offsets) > 0]
+    for name, first, least in (
+        ("minutes", minutes[firsts], 0),
+        ("cumulative", cumulative[firsts], 1),
+        ("total_minutes", arrays["total_minutes"][:1], 0),
+        ("total_cumulative", arrays["total_cumulative"][:1], 1),
+    ):
+        if np.any(first < least):
+            return f"{name} begin below {least}"
+    if not -(2**40) < arrays["base"][0] < 2**40:
+        return "minutes begin outside all time"
     return None
 
 

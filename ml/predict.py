@@ -27,45 +27,14 @@ from ml.clock import minute_of
 from ml.errors import DataError, UsageError
 from ml.log import Cases
 from ml.models.base import Model
+from ml.stored import CASES, IN_VIEW, PROTOCOLS, TOP_LISTS
 from ml.topk import top_k
 
-PROTOCOLS = ("thesis", "unread", "in_session")
 TOP = 50
 MANY_CLICKS = 50
 UNKNOWN_SCORE = -np.inf
 """Score of an article in view that the catalogue lacks: it ranks last."""
 
-CASES = pa.schema(
-    [
-        pa.field("case", pa.int64(), nullable=False),
-        pa.field(schema.USER_ID, pa.int64(), nullable=False),
-        pa.field(schema.CLICK_TIME, schema.TIME, nullable=False),
-        pa.field(schema.ARTICLE_ID, pa.int64(), nullable=False),
-        pa.field("history", pa.int32(), nullable=False),
-        *(pa.field(name, pa.bool_(), nullable=False) for name in PROTOCOLS),
-        pa.field("available", pa.int32(), nullable=False),
-        pa.field("target_age_minutes", pa.float32(), nullable=False),
-    ]
-)
-TOP_LISTS = pa.schema(
-    [
-        pa.field("case", pa.int64(), nullable=False),
-        pa.field("protocol", pa.string(), nullable=False),
-        pa.field("articles", pa.list_(pa.int64()), nullable=False),
-        pa.field("scores", pa.list_(pa.float32()), nullable=False),
-    ]
-)
-IN_VIEW = pa.schema(
-    [
-        pa.field(schema.IMPRESSION_ID, pa.int64(), nullable=False),
-        pa.field(schema.USER_ID, pa.int64(), nullable=False),
-        pa.field(schema.CLICK_TIME, schema.TIME, nullable=False),
-        pa.field("articles", pa.list_(pa.int64()), nullable=False),
-        pa.field("clicked", pa.list_(pa.bool_()), nullable=False),
-        pa.field("scores", pa.list_(pa.float32()), nullable=False),
-        pa.field(schema.SYNTHETIC, pa.string()),
-    ]
-)
 _CELLS = 8_000_000
 """Scores held at once, 32 MB: bounds the memory of a chunk of cases."""
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ml.synthetic import marked
+
 Json = dict[str, Any]
 LABELS = {"recall": "RQ1 Recall@20", "auc": "RQ2 AUC", "coverage": "RQ3 coverage"}
 
@@ -40,7 +42,7 @@ class Evidence:
     `coverage` the entry `{"difference", "low", "high"}`; a missing one has its reason in `unmeasured`. `erank`: by
     tower the relative effective rank of the challenger and, where there is one, of the champion; empty for models
     without vectors. `latency_ms`: 95th percentile. `faults`: what is wrong with the challenger's bytes and those that
-    it came from."""
+    it came from. `synthetic` says how in-view lists that nobody was shown were made, empty without such."""
 
     champion: bool
     paired: Mapping[str, Mapping[str, float | None]]
@@ -48,6 +50,7 @@ class Evidence:
     latency_ms: float
     faults: Sequence[str]
     unmeasured: Mapping[str, str] = field(default_factory=dict)
+    synthetic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ def decide(evidence: Evidence, rules: Rules) -> Decision:
 
 
 def _no_loss(name: str, margin: float, evidence: Evidence) -> Criterion:
-    label, required = LABELS[name], f"lower bound at least {-margin:+.4f}"
+    label = marked(LABELS[name], evidence.synthetic if name == "auc" else "")
+    required = f"lower bound at least {-margin:+.4f}"
     if not evidence.champion:
         return Criterion(label, None, "no champion to compare with", required)
     entry = evidence.paired.get(name)

@@ -9,6 +9,7 @@ from typing import Any
 from ml.report_tables import LABELS
 from ml.segments import TITLES
 from ml.sheet import Section, estimate, sheet
+from ml.synthetic import SYNTHETIC, marked
 
 Json = dict[str, Any]
 SHOWN = (
@@ -37,6 +38,7 @@ def _criteria(decision: Json) -> Section:
 
 def _figures(decision: Json) -> Section:
     rows = []
+    made = _made(decision)
     for rq, protocol, metrics in SHOWN:
         sides = {
             side: decision["figures"][rq].get(side, {}).get(protocol, {})
@@ -46,7 +48,7 @@ def _figures(decision: Json) -> Section:
             if metric in sides["challenger"]:
                 shown = [estimate(sides[side].get(metric)) for side in ("challenger", "champion")]
                 difference = _marked(sides["paired"].get(metric))
-                rows.append([f"{rq.upper()} {LABELS[metric]}", protocol, *shown, difference])
+                rows.append([marked(f"{rq.upper()} {LABELS[metric]}", made.get(rq)), protocol, *shown, difference])
     for tower, ours in decision["erank"]["challenger"].items():
         theirs = decision["erank"].get("champion", {}).get(tower)
         shown = [f"{ours:.3f}", f"{theirs:.3f}" if theirs is not None else "–"]
@@ -75,9 +77,15 @@ def _segments(decision: Json) -> list[Section]:
             counts = next((e for e in entries.values() if e.get("lists")), {"lists": 0, "readers": 0})
             size = f"{counts['lists']:,} lists of {counts['readers']:,} readers" if counts["lists"] else "empty"
             rows.append([name, size, *(_marked(entries[rq].get(metrics[rq])) for rq in found)])
-        columns = ["segment", "", *(f"Δ {LABELS[metrics[rq]]}" for rq in found)]
+        made = _made(decision)
+        columns = ["segment", "", *(marked(f"Δ {LABELS[metrics[rq]]}", made.get(rq)) for rq in found)]
         sections.append(Section(f"By segment: {title}", "", "", columns, rows, folded=True))
     return sections
+
+
+def _made(decision: Json) -> dict[str, str]:
+    """By question how its lists were made, where nobody was shown them."""
+    return {"rq2": decision[SYNTHETIC]}
 
 
 def _origin(decision: Json) -> Section:

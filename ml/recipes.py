@@ -16,14 +16,22 @@ AUTO: Literal["auto"] = "auto"
 """In a recipe's families: the first of body, title and co-click vectors that the dataset has, else none."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Depth = Annotated[int, Field(ge=1, le=64)]
+MOST_WEIGHTS = 200_000_000
+"""Of the blocks and hidden layers together, far above any recipe here: a stranger's recipe must not ask for all
+memory."""
+
+MOST_PAIRS = 1 << 23
+"""Articles that a batch may encode: targets, negatives and histories."""
 
 
 class Mixture(BaseModel):
     """Shares of the four negative samplers (document 1, Eq. 4.2); `delta_minutes` is the popularity sampler's window
     Δ, `recent` the recency sampler's N."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     popularity: float = Field(default=0.4, ge=0)
     recency: float = Field(default=0.2, ge=0)
@@ -45,7 +53,7 @@ class Perturbation(BaseModel):
     article, `drop` single values (scaled up to keep the mean), `noise` is a Gaussian standard deviation added to
     scaled values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     drop_family: Share = 0.0
     drop: Share = 0.0
@@ -58,19 +66,19 @@ class Recipe(BaseModel):
     without a better validation Recall@20. `logq` scales the correction of logits for the sampler's density
     (0: the paper's plain InfoNCE; 1: the loss estimates the softmax over the whole catalogue)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str
+    name: str = Field(max_length=64)
     families: tuple[Family | Literal["auto"], ...]
 
-    dim: Positive
-    hidden: Positive
-    category_dim: Positive = 16
-    layers: Positive
-    heads: Positive
-    feedforward: Positive
+    dim: Width
+    hidden: Width
+    category_dim: Width = 16
+    layers: Depth
+    heads: Width
+    feedforward: Width
     dropout: Share = 0.1
-    session_length: Positive = 16
+    session_length: Width = 16
 
     temperature: float = Field(gt=0)
     logq: float = Field(default=0.0, ge=0, le=1)
@@ -98,6 +106,13 @@ class Recipe(BaseModel):
             raise ValueError(f"dim {self.dim} is not divisible by heads {self.heads}")
         if len(set(self.families)) != len(self.families):
             raise ValueError(f"a feature family is named twice: {', '.join(self.families)}")
+        weights = self.layers * self.dim * (4 * self.dim + 2 * self.feedforward) + self.hidden * (
+            self.hidden + self.dim
+        )
+        if weights > MOST_WEIGHTS:
+            raise ValueError(f"a network of {weights:,} weights, at most {MOST_WEIGHTS:,} are allowed")
+        if self.batch * (self.negatives + self.session_length + 1) > MOST_PAIRS:
+            raise ValueError(f"batch times (negatives + session_length + 1) is more than {MOST_PAIRS:,}")
         return self
 
 
@@ -153,7 +168,31 @@ SNERT_QUICK = Recipe(
 """For two CPU cores and minutes of training. Temperature, width and λ were compared on the validation hours of the demo
 and of Globo (docs/globo.md); differences there are within noise, and both curves are flat after some 600 steps."""
 
-RECIPES = {recipe.name: recipe for recipe in (SNERT_THESIS, SNERT_QUICK)}
+SNERT_SMOKE = Recipe(
+    name="snert_smoke",
+    families=(AUTO, "meta", "time", "popularity", "interaction"),
+    dim=16,
+    hidden=32,
+    category_dim=4,
+    layers=1,
+    heads=2,
+    feedforward=32,
+    session_length=8,
+    temperature=0.08,
+    logq=0.9,
+    lambda_logdet=0.0008,
+    negatives=10,
+    batch=64,
+    steps=200,
+    epochs=4,
+    lr=3e-3,
+    eval_every=100,
+    patience=4,
+    validation_cases=100,
+)
+"""Trains in seconds: to see whether a deployment works from drop to report, never to be compared with anything."""
+
+RECIPES = {recipe.name: recipe for recipe in (SNERT_THESIS, SNERT_QUICK, SNERT_SMOKE)}
 
 
 def recipe(name: str) -> Recipe:

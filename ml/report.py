@@ -12,12 +12,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ml import figures, published
+from ml import figures, published, synthetic
 from ml.datasets import dataset as known_dataset
-from ml.report_tables import LABELS, LEAKING, PROTOCOL_TITLES, QUESTIONS, tables, text_table
-from ml.schema import SYNTHETIC
+from ml.report_tables import LABELS, LEAKING, PROTOCOL_TITLES, QUESTIONS, left_out, tables, text_table
 from ml.segment_tables import segment_tables
 from ml.segments import ALL, TITLES
+from ml.synthetic import SYNTHETIC
 
 __all__ = ["build_report", "report_json", "text_table"]
 
@@ -27,8 +27,8 @@ CURVES = {
     "Loss": {"loss": "total", "nce": "InfoNCE"},
     "Relative effective rank (Eq. A.10)": {"erank_user": "readers", "erank_article": "articles"},
     "Average cosine (Eq. 2.8)": {"cosine_user": "readers", "cosine_article": "articles"},
-    "Validation": {"recall@20": "Recall@20", "ndcg@20": "nDCG@20", "auc": "AUC"},
 }
+VALIDATION = {"recall@20": "Recall@20", "ndcg@20": "nDCG@20"}
 Json = dict[str, Any]
 
 
@@ -68,9 +68,7 @@ def report_json(
     known = known_dataset(dataset)
     measured = [entry[rq] for entry in models.values() for rq in (*QUESTIONS, "segments") if rq in entry]
     made = next((found[SYNTHETIC] for found in measured if SYNTHETIC in found), "")
-    warning = (
-        f"RQ2, and the AUC watched in training, rest on in-view lists that nobody was shown ({made})." if made else ""
-    )
+    warning = synthetic.note("RQ2, and the AUC watched in training, rest", made) if made else ""
     return {
         "dataset": dataset,
         "as_of": as_of,
@@ -99,8 +97,8 @@ def _model_json(entry: Mapping[str, Any]) -> Json:
         out["counts"][rq] = _only(found["counts"]) if flat else found["counts"]
     beyond, shown = entry.get("rq3", {}), entry.get("rq2", {})
     more = {"categories": beyond.get("categories"), "clicks_by_category": beyond.get("clicks_by_category")}
-    more |= {"left_out": beyond.get("left_out"), "vectors": beyond.get("vectors"), "oracle": shown.get("oracle")}
-    more |= {SYNTHETIC: shown.get(SYNTHETIC)}
+    more |= {"left_out": shown.get("left_out", {}) | beyond.get("left_out", {}), "vectors": beyond.get("vectors")}
+    more |= {"oracle": shown.get("oracle"), SYNTHETIC: shown.get(SYNTHETIC)}
     if "segments" in entry:
         more |= {"segments": entry["segments"]["protocols"][ALL], "segments_left_out": entry["segments"]["left_out"]}
     return out | {name: value for name, value in more.items() if value} | {"manifest": dict(entry.get("manifests", {}))}
@@ -134,11 +132,18 @@ def _page(report: Json, curves: Mapping[str, list[dict[str, float]]]) -> str:
         recall=_recall_figure(report),
         categories=_categories(report, trained=list(curves)),
         published_categories=published.CATEGORIES,
-        left_out=_left_out(report),
+        left_out=left_out(report),
         segments=segment_tables(report, [m for m in report["models"] if m in (report["baseline"], *curves)]),
         segments_left_out=_segments_left_out(report),
-        curves={name: figures.training_curves(f"curves {name}", points, CURVES) for name, points in curves.items()},
+        curves=_training(report, curves),
     )
+
+
+def _training(report: Json, curves: Mapping[str, list[dict[str, float]]]) -> dict[str, str]:
+    """Drawings of the training curves by model."""
+    watched = VALIDATION | {"auc": synthetic.marked("AUC", report[SYNTHETIC])}
+    shown = CURVES | {"Validation": watched}
+    return {name: figures.training_curves(f"curves {name}", points, shown) for name, points in curves.items()}
 
 
 def _recall_figure(report: Json) -> str:
@@ -172,8 +177,3 @@ def _segments_left_out(report: Json) -> dict[str, str]:
     """Dimensions that the log does not record, by title, with the reason; the same for all models."""
     found: Json = next((e["segments_left_out"] for e in report["models"].values() if "segments_left_out" in e), {})
     return {TITLES[d]: why for reasons in found.values() for d, why in reasons.items()}
-
-
-def _left_out(report: Json) -> dict[str, str]:
-    """Metrics that no model has, with the reason; the same for all models."""
-    return next((entry["left_out"] for entry in report["models"].values() if "left_out" in entry), {})

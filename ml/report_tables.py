@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ml.schema import SYNTHETIC
 from ml.stored import PROTOCOLS
+from ml.synthetic import MARK, SYNTHETIC
 
 LEAKING = ("popular_15_paper_window",)
 """Variants that see the running minute, as document 1 defines popularity: shown, but never the best."""
@@ -94,6 +94,8 @@ def text_table(report: Json, width: int = 120) -> str:
         console.print()
         console.print(f"{QUESTIONS[table.rq]}. {table.title}")
         console.print(_terminal_table(table))
+    for metric, why in (pair for by_metric in left_out(report).values() for pair in by_metric.items()):
+        console.print(f"\nLeft out: {LABELS.get(metric, metric)}: {why}.")
     console.print(
         f"\nΔ: paired difference to {report['baseline']}, * its 95 % interval excludes 0. "
         f"In brackets: {report['published']['label']}.",
@@ -124,6 +126,14 @@ def tables(report: Json, columns: Mapping[str, Sequence[str]] = COLUMNS) -> list
     return [table for table in found if table.columns]
 
 
+def left_out(report: Json) -> dict[str, dict[str, str]]:
+    """By question the metrics that no model has, with the reason; the same for all models."""
+    said: Json = next((entry["left_out"] for entry in report["models"].values() if "left_out" in entry), {})
+    by_question = {rq: {m: why for m, why in said.items() if m in COLUMNS[rq]} for rq in ("rq1", "rq2")}
+    others = {m: why for m, why in said.items() if not any(m in found for found in by_question.values())}
+    return by_question | {"rq3": others}
+
+
 def _values(report: Json, model: str, rq: str, protocol: str | None, part: str = "") -> Json:
     """Metrics of one model; of its paired differences with `part="paired"`."""
     entry = report["models"][model]
@@ -145,7 +155,7 @@ def _table(report: Json, rq: str, protocol: str | None, wanted: Sequence[str]) -
     quoted = _published_rows(report, rq, protocol, metrics)
     label = ""
     if rq == "rq2" and report.get(SYNTHETIC):
-        title, label = f"Lists that nobody was shown, {report[SYNTHETIC]}", " (synthetic)"
+        title, label = f"Lists that nobody was shown, {report[SYNTHETIC]}", MARK
     return Table(rq, title, _counts(report, values, rq, protocol), [LABELS[m] for m in metrics], rows, *quoted, label)
 
 

@@ -20,9 +20,12 @@ from torch import Tensor
 
 from ml.durable import replace_whole
 from ml.errors import DataError
+from ml.strangers import FORM, one_line, read_bytes, read_object
+from ml.tensors import layouts
 
 KEPT = 2
-_LARGEST_FACTS = 64 << 20
+_LARGEST_FACTS = 16 << 20
+_LARGEST_STATE = 16 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +83,19 @@ class States:
     def _read(self, step: str) -> State:
         path, tensors = self.folder / f"{step}.json", self.folder / f"{step}.safetensors"
         try:
-            if path.stat().st_size > _LARGEST_FACTS:
-                raise ValueError("larger than any state")
-            facts = json.loads(path.read_bytes())
+            facts = read_object(path, "it is not used", _LARGEST_FACTS)
             own = facts.pop("self")
             if own != _digest(facts) or facts["step"] != int(step):
                 raise ValueError("its bytes changed")
-            data = tensors.read_bytes()
+            layouts(tensors, "it is not used")
+            data = read_bytes(tensors, "it is not used", _LARGEST_STATE)
             if hashlib.sha256(data).hexdigest() != facts["sha256"]:
                 raise ValueError(f"the bytes of {tensors.name} changed")
             found = load(data)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            why = str(error).splitlines()[0]
+            if not isinstance(facts["facts"], dict) or not isinstance(facts["identity"], dict):
+                raise ValueError("its facts have another form")
+        except (OSError, *FORM, SafetensorError, DataError) as error:
+            why = one_line(error)
             raise DataError(f"{path}: training state is damaged ({why}): an earlier one is used, or none") from error
         moved = sorted(k for k, v in self.identity.items() if facts["identity"].get(k) != v)
         if moved:

@@ -7,6 +7,7 @@ A folder holds `index.faiss`, `ids.npy` (the article id of each row) and `choice
 measured). Timings are not in it: the same vectors, queries and seed give the same bytes.
 """
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from ml.errors import DataError
+from ml.index_check import Shape, check_index
+from ml.strangers import FORM, one_line, read_bytes, read_object
 
 EXACT_BELOW = 20_000
 """Articles up to which a matrix product is fast enough: no approximate kind is tried."""
@@ -30,6 +33,8 @@ GRAPH_PENALTY = 7
 _PROBES = (1, 2, 4, 8, 16, 32, 64)
 _EF_SEARCH = (32, 64, 128, 256)
 _TIMED_QUERIES = 100
+_IDS_BYTES = 256 << 20
+_ANEW = "build it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +93,37 @@ def build_index(vectors: np.ndarray, ids: np.ndarray, queries: np.ndarray, out: 
 
 
 def load_index(folder: Path) -> ArticleIndex:
-    """The index stored in `folder`. Raises DataError when a file is missing or they do not belong together."""
-    for name in ("index.faiss", "ids.npy", "choice.json"):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder / name} is missing: build the index anew")
-    choice = json.loads((folder / "choice.json").read_text(encoding="utf-8"))
+    """The index stored in `folder`. Raises DataError when a file is missing, damaged or lies, or they do not belong
+    together; FAISS opens the index only once its bytes agree with each other and with the other two files."""
+    choice, ids = read_object(folder / "choice.json", _ANEW), _read_ids(folder / "ids.npy")
+    path = folder / "index.faiss"
     try:
-        index = _faiss().read_index(str(folder / "index.faiss"))
-        ids = np.load(folder / "ids.npy", allow_pickle=False)
-    except (RuntimeError, ValueError, EOFError) as error:
-        raise DataError(f"{folder}: not a readable index ({str(error).splitlines()[-1]}): build it anew") from error
-    found = (index.ntotal, index.d, ids.shape, str(ids.dtype))
-    wanted = (choice["articles"], choice["dimension"], (choice["articles"],), "int64")
-    if found != wanted:
-        raise DataError(f"{folder}: rows, dimension and ids are {found}, choice.json says {wanted}: build it anew")
-    return ArticleIndex(index, ids, choice)
+        found = check_index(path, _ANEW)
+        wanted = Shape(choice["kind"], choice["articles"], choice["dimension"])
+        if found != wanted or len(ids) != found.rows:
+            raise ValueError(f"{found}, choice.json says {wanted}, ids.npy has {len(ids)} ids")
+        return ArticleIndex(_faiss().read_index(str(path)), ids, choice)
+    except (*FORM, RuntimeError) as error:
+        raise DataError(f"{path}: not a readable index ({one_line(error)}): {_ANEW}") from error
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    """Article ids int64 [A], each once, of an .npy file of one row of them."""
+    stream = io.BytesIO(read_bytes(path, _ANEW, _IDS_BYTES))
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise ValueError(f"it is of version {version}")
+        shape, _, kind = np.lib.format.read_array_header_1_0(stream)
+        data = stream.read()
+        if kind != np.dtype("<i8") or shape != (len(data) // 8,) or len(data) % 8:
+            raise ValueError(f"it claims {one_line(kind, 60)} {one_line(shape, 60)} in {len(data)} bytes")
+        ids = np.frombuffer(data, dtype="<i8")
+        if len(np.unique(ids)) != len(ids):
+            raise ValueError("an article stands there twice")
+        return ids
+    except FORM as error:
+        raise DataError(f"{path}: no ids of articles ({one_line(error)}): {_ANEW}") from error
 
 
 def search(index: ArticleIndex, queries: np.ndarray, k: int = K) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ value is null in tables, -1 in integer arrays and NaN in float arrays.
 
 import pyarrow as pa
 
+from ml.synthetic import SYNTHETIC as SYNTHETIC
+
 TIME = pa.timestamp("ms", tz="UTC")
 
 USER_ID = "user_id"
@@ -22,7 +24,6 @@ PUBLISHED = "published"
 MODIFIED = "modified"
 INVIEW = "inview"
 CLICKED = "clicked"
-SYNTHETIC = "synthetic_inview"
 REASON = "reason"
 
 CONTEXT = ("device", "os", "region", "referrer")
@@ -105,3 +106,8 @@ QUARANTINE = pa.schema(
     ]
 )
 """Rows kept out of a canonical table: which, why, from which source file, and the row itself as JSON."""
+
+
+def some(table: pa.Schema, *names: str) -> pa.Schema:
+    """The named columns of a table, in the order of the names."""
+    return pa.schema([table.field(name) for name in names])

@@ -11,6 +11,7 @@ from typing import Any
 from ml.errors import UsageError
 from ml.report_tables import LABELS, Cell, Table, figure_cell
 from ml.segments import DIMENSIONS, TITLES
+from ml.synthetic import SYNTHETIC, marked
 
 COLUMNS = (
     ("rq1", "thesis", "recall@20"), ("rq1", "in_session", "recall@20"), ("rq1", "thesis", "ndcg@20"),
@@ -78,7 +79,11 @@ def _table(report: Json, found: Json, dimension: str, wanted: Sequence[tuple[str
             source = f"{model}, evaluation_segments, manifest {digest}"
             entries = [(c, columns[c][model].get(segment, {}).get(c[2])) for c in columns]
             rows.append((name, [figure_cell(c[2], e, source) for c, e in entries]))
-    titles = [f"{LABELS[metric]}{f', {protocol}' if protocol else ''}" for _, protocol, metric in columns]
+    made = {"rq2": report.get(SYNTHETIC)}
+    titles = [
+        marked(f"{LABELS[metric]}{f', {protocol}' if protocol else ''}", made.get(rq))
+        for rq, protocol, metric in columns
+    ]
     return Table(
         "segments",
         TITLES[dimension],

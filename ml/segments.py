@@ -17,15 +17,17 @@ from typing import Any
 import numba as nb
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ml import schema
 from ml.beyond import categories_of
 from ml.bootstrap import RESAMPLES, draws, percentiles, union_share
 from ml.clock import MS_PER_MINUTE, DayClock, minute_start
+from ml.errors import DataError
 from ml.log import Catalogue, int_array
-from ml.stored import PROTOCOLS, InViewLists, TopLists, read_columns, read_span
+from ml.parquet import read_schema, read_table
+from ml.stored import CASES, IN_VIEW, PROTOCOLS, TOP_LISTS, InViewLists, TopLists, read_columns, read_span
 
 READERS, SUBSCRIBER, DEVICE, CATEGORY, AGE, HOUR, HISTORY = DIMENSIONS = (
     "readers", "subscriber", "device", "category", "article_age", "hour", "history",
@@ -84,7 +86,8 @@ class Labeller:
         self._sources, self._clock = sources, clock
         self._start = int(span["start_ms"])
         self._catalogue = Catalogue.load(sources.features)
-        log = read_columns(sources.interactions, [schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID])
+        keys = (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)
+        log = read_columns(sources.interactions, schema.some(schema.INTERACTIONS, *keys))
         self._user, self._time = int_array(log, schema.USER_ID), int_array(log, schema.CLICK_TIME)
         inside = (self._time >= self._start) & (self._time < int(span["end_ms"]))
         rows = self._catalogue.rows(int_array(log, schema.ARTICLE_ID)[inside])
@@ -166,7 +169,8 @@ class Labeller:
         asked = pl.DataFrame({name: keys[name] for name in join})
         columns = [*join, SUBSCRIBER, DEVICE]
         as_ms = pl.col(schema.CLICK_TIME).dt.epoch("ms")
-        said = [pl.from_arrow(pq.read_table(f, columns=columns)) for f in files]
+        table = schema.IMPRESSIONS if schema.IMPRESSION_ID in join else schema.CLICKS
+        said = [pl.from_arrow(read_table(f, schema.some(table, *columns))) for f in files]
         if not said:
             return np.full(len(asked), -1), np.full(len(asked), -1)
         table = pl.concat([t.with_columns(as_ms) for t in said])  # type: ignore[union-attr]
@@ -310,7 +314,8 @@ def evaluate_segments(
     """Every metric of `per_case` (the evaluations' `per_case.parquet` by `rq1`, `rq2`, `rq3`) by segment.
 
     Writes `metrics.json` (returned) to `out`: under `protocols.all` the figures by question, (RQ1: protocol,)
-    dimension, segment and metric. Raises DataError when a file or column is missing.
+    dimension, segment and metric; `synthetic_inview` as in `ml.evaluate.evaluate_rq2`. Raises DataError when a file or
+    column is missing.
     """
     span = read_span(predictions)
     labeller = Labeller(sources, span, clock)
@@ -344,6 +349,8 @@ def evaluate_segments(
         "left_out": left_out,
         "protocols": {ALL: figures},
     }
+    if span.get(schema.SYNTHETIC):
+        found[schema.SYNTHETIC] = span[schema.SYNTHETIC]
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return found
@@ -355,7 +362,13 @@ _NO_METRIC = {"case", "protocol", "rank", schema.SYNTHETIC}
 def per_case_of(path: Path, rq: str, protocol: str = "") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Keys int64 [N] and metrics float64 [N] by name, of one question (and protocol), from a `per_case.parquet`."""
     kept = [schema.USER_ID, schema.CLICK_TIME, schema.IMPRESSION_ID if rq == "rq2" else schema.ARTICLE_ID]
-    names = [n for n in pq.read_schema(path).names if n not in (*kept, *_NO_METRIC)]
-    table = read_columns(path, [*kept, *names], pc.field("protocol") == protocol if protocol else None)
+    found = read_schema(path)
+    names = [n for n in found.names if n not in (*kept, *_NO_METRIC)]
+    metrics = schema.some(found, *names)
+    if not all(pa.types.is_floating(f.type) or pa.types.is_boolean(f.type) for f in metrics):
+        raise DataError(f"{path}: a metric is no number: evaluate anew")
+    only = schema.some(TOP_LISTS, *(["protocol"] if protocol else []))
+    wanted = pa.unify_schemas([schema.some(CASES if rq != "rq2" else IN_VIEW, *kept), metrics, only])
+    table = read_columns(path, wanted, pc.field("protocol") == protocol if protocol else None)
     keys = {name: int_array(table, name) for name in kept}
     return keys, {name: table[name].to_numpy().astype(np.float64) for name in names}

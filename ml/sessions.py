@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ml import schema
 from ml.errors import DataError
 from ml.log import Clicks, int_array
+from ml.parquet import read_table, require_columns
 
 if TYPE_CHECKING:
     import duckdb
@@ -76,9 +77,7 @@ def build_interactions(
     whatever the number of threads. Raises DataError naming the file that lacks a column.
     """
     for path in click_files:
-        missing = set(schema.INTERACTIONS.names) - set(pq.read_schema(path).names)
-        if missing:
-            raise DataError(f"{path}: no column {min(missing)!r}: rebuild the clicks of that day")
+        require_columns(path, schema.INTERACTIONS, "rebuild the clicks of that day")
     rows = 0
     with pq.ParquetWriter(out, schema.INTERACTIONS, compression="zstd") as writer:
         for table in _row_groups(con, click_files, start_ms, end_ms, gap_minutes):
@@ -166,14 +165,17 @@ def write_sessions(table: pa.Table, path: Path, digest: str) -> None:
 
 def read_sessions(path: Path, digest: str) -> Sessions:
     """Read ranges. Raises DataError when they were made for interactions other than those of `digest`."""
-    table = pq.read_table(path)
+    table = read_table(path, schema.SESSIONS, "rebuild session_splits")
     bound = (table.schema.metadata or {}).get(_DIGEST, b"").decode()
     if bound != digest:
         raise DataError(
             f"{path}: made for interactions {bound or '(unknown)'}, not for {digest}: rebuild session_splits"
         )
     split = table.column("split").to_numpy(zero_copy_only=False).astype(str)
-    return Sessions(int_array(table, "first"), int_array(table, "target"), split)
+    first, target = int_array(table, "first"), int_array(table, "target")
+    if np.any(first < 0) or np.any(first > target):
+        raise DataError(f"{path}: a history begins before the first row or after its target: rebuild session_splits")
+    return Sessions(first, target, split)
 
 
 def exclusion_mask(clicks: Clicks, targets: np.ndarray, boundary_ms: int) -> np.ndarray:

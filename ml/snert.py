@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +18,7 @@ from ml.errors import DataError
 from ml.features import GAP_EDGES_S, READ_EDGES_S, FeatureSpec, FittedFeatures
 from ml.inputs import ArticleInputs, HistoryInputs
 from ml.recipes import Perturbation, Recipe
+from ml.tensors import Layout, load_tensors
 
 _PREMIUM_DIM = 4
 
@@ -244,19 +244,16 @@ def save_weights(net: SnertNet, path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}, path)
 
 
-def load_weights(net: SnertNet, path: Path) -> None:
-    """Read the weights into `net`. Raises DataError in one line where the file is damaged, holds other names or shapes
-    than the recipe asks for, or is not finite."""
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: weights cannot be read ({str(error).splitlines()[0]}): train again") from error
-    expected = net.state_dict()
-    for name in sorted(expected.keys() | found.keys()):
-        want = tuple(expected[name].shape) if name in expected else None
-        have = tuple(found[name].shape) if name in found else None
-        if want != have:
-            raise DataError(f"{path}: {name} has shape {have}, recipe.json asks for {want}: not the same model")
-        if not torch.isfinite(found[name]).all():
+def load_weights(spec: FeatureSpec, recipe: Recipe, path: Path) -> SnertNet:
+    """The network with the weights of a file of `save_weights`. Raises DataError in one line where the file is damaged,
+    holds other names, types or shapes than the recipe asks for, or is not finite; no memory is taken for the network
+    before the file is found to hold it."""
+    with torch.device("meta"):
+        net = SnertNet(spec, recipe)
+    expected = {name: Layout("F32", tuple(tensor.shape)) for name, tensor in net.state_dict().items()}
+    found = load_tensors(path, expected, load_file, "train again, or take the recipe.json that belongs to it")
+    for name, tensor in found.items():
+        if not torch.isfinite(tensor).all():
             raise DataError(f"{path}: {name} holds NaN or infinity: refusing the checkpoint; train again")
-    net.load_state_dict(found)
+    net.load_state_dict({name: tensor.clone() for name, tensor in found.items()}, assign=True)
+    return net

@@ -4,7 +4,7 @@ Belongs here: the files of a predictions folder as arrays. Does not belong here:
 measuring them (`ml.evaluate`).
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,50 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ml import schema
 from ml.errors import DataError
 from ml.log import int_array
 from ml.metrics import RankedLists
+from ml.parquet import read_table
+from ml.strangers import read_object
 
 PROTOCOLS = ("thesis", "unread", "in_session")
 CASE = "case"
 TARGET_AGE = "target_age_minutes"
+CASES = pa.schema(
+    [
+        pa.field(CASE, pa.int64(), nullable=False),
+        pa.field(schema.USER_ID, pa.int64(), nullable=False),
+        pa.field(schema.CLICK_TIME, schema.TIME, nullable=False),
+        pa.field(schema.ARTICLE_ID, pa.int64(), nullable=False),
+        pa.field("history", pa.int32(), nullable=False),
+        *(pa.field(name, pa.bool_(), nullable=False) for name in PROTOCOLS),
+        pa.field("available", pa.int32(), nullable=False),
+        pa.field(TARGET_AGE, pa.float32(), nullable=False),
+    ]
+)
+TOP_LISTS = pa.schema(
+    [
+        pa.field(CASE, pa.int64(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),
+        pa.field("articles", pa.list_(pa.int64()), nullable=False),
+        pa.field("scores", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+IN_VIEW = pa.schema(
+    [
+        pa.field(schema.IMPRESSION_ID, pa.int64(), nullable=False),
+        pa.field(schema.USER_ID, pa.int64(), nullable=False),
+        pa.field(schema.CLICK_TIME, schema.TIME, nullable=False),
+        pa.field("articles", pa.list_(pa.int64()), nullable=False),
+        pa.field("clicked", pa.list_(pa.bool_()), nullable=False),
+        pa.field("scores", pa.list_(pa.float32()), nullable=False),
+        pa.field(schema.SYNTHETIC, pa.string()),
+    ]
+)
+"""Files of a predictions folder: `cases.parquet`, `top.parquet`, `inview.parquet`."""
+
 _SPAN = ("dataset", "start_ms", "end_ms", "minutes", "catalogue_available")
 
 
@@ -49,12 +83,11 @@ class TopLists:
     def read(cls, predictions: Path, protocol: str, k: int | None = None) -> "TopLists":
         """The lists (their first `k` places) of the cases eligible under `protocol`; DataError when one is missing."""
         names = [CASE, schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID]
-        cases = read_columns(predictions / "cases.parquet", [*names, TARGET_AGE, *PROTOCOLS])
+        wanted = schema.some(CASES, *names, TARGET_AGE, *PROTOCOLS)
+        cases = read_columns(predictions / "cases.parquet", wanted)
         cases = cases.filter(cases.column(protocol)).sort_by(CASE)
-        top = read_columns(
-            predictions / "top.parquet", [CASE, "protocol", "articles"], pc.field("protocol") == protocol
-        )
-        top = top.sort_by(CASE)
+        wanted = schema.some(TOP_LISTS, CASE, "protocol", "articles")
+        top = read_columns(predictions / "top.parquet", wanted, pc.field("protocol") == protocol).sort_by(CASE)
         keys = {name: int_array(cases, name) for name in names}
         if not np.array_equal(keys[CASE], int_array(top, CASE)):
             raise DataError(f"{predictions / 'top.parquet'}: not one list for each {protocol} case: predict anew")
@@ -82,9 +115,14 @@ class InViewLists:
     def read(cls, predictions: Path) -> "InViewLists":
         """From `inview.parquet`: no rows where the dataset has no impressions. DataError when a column is missing."""
         names = [schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME]
-        table = read_columns(predictions / "inview.parquet", [*names, "articles", "clicked", "scores"])
-        offsets, articles = _ragged(table, "articles")
-        clicked, scores = (_ragged(table, name)[1] for name in ("clicked", "scores"))
+        wanted = schema.some(IN_VIEW, *names, "articles", "clicked", "scores")
+        table = read_columns(predictions / "inview.parquet", wanted)
+        lists = [_ragged(table, name) for name in ("articles", "clicked", "scores")]
+        offsets, (articles, clicked, scores) = lists[0][0], (values for _, values in lists)
+        if not all(np.array_equal(offsets, own) for own, _ in lists):
+            raise DataError(f"{predictions / 'inview.parquet'}: lists of unequal length: predict anew")
+        if np.isnan(scores).any():
+            raise DataError(f"{predictions / 'inview.parquet'}: a score is no number: predict anew")
         keys = {name: int_array(table, name) for name in names}
         return cls(keys, articles, clicked, offsets, RankedLists.rank(clicked, scores, offsets))
 
@@ -105,23 +143,19 @@ class InViewLists:
 def read_span(predictions: Path) -> dict[str, Any]:
     """`span.json` of a predictions folder; DataError when it is missing or incomplete."""
     path = predictions / "span.json"
-    if not path.is_file():
-        raise DataError(f"{path} is missing: predict anew")
-    span: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    span = read_object(path, "predict anew")
     missing = [name for name in _SPAN if name not in span]
     if missing:
         raise DataError(f"{path}: no entry {missing[0]!r}: predict anew")
+    if not all(isinstance(span[name], int) for name in ("start_ms", "end_ms", "catalogue_available")):
+        raise DataError(f"{path}: times and counts are whole numbers: predict anew")
     return span
 
 
-def read_columns(path: Path, columns: list[str], keep: pc.Expression | None = None) -> pa.Table:
-    """Columns of a parquet file, rows filtered by `keep`; DataError when the file or a column is missing."""
-    if not path.is_file():
-        raise DataError(f"{path} is missing: materialise what wrote it anew")
-    missing = [name for name in columns if name not in pq.read_schema(path).names]
-    if missing:
-        raise DataError(f"{path}: no column {missing[0]!r}: materialise what wrote it anew")
-    return pq.read_table(path, columns=columns, filters=keep)
+def read_columns(path: Path, columns: Sequence[str] | pa.Schema, keep: pc.Expression | None = None) -> pa.Table:
+    """Columns of a parquet file, rows filtered by `keep`; DataError when it is missing, damaged, or lacks a column."""
+    table = read_table(path, columns, "materialise what wrote it anew")
+    return table if keep is None else table.filter(keep)
 
 
 def _owner(offsets: np.ndarray) -> np.ndarray:
@@ -131,5 +165,7 @@ def _owner(offsets: np.ndarray) -> np.ndarray:
 def _ragged(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Offsets int64 [I + 1] and flat values of a list column."""
     lists = table.column(column).combine_chunks()
+    if lists.null_count or lists.flatten().null_count:
+        raise DataError(f"predictions hold a null in the lists of {column}: predict anew")
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
     return np.concatenate([[0], np.cumsum(lengths)]), lists.flatten().to_numpy(zero_copy_only=False)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ml.asof import AsOf, AsOfPaths
@@ -35,6 +35,8 @@ from ml.recipes import Recipe
 from ml.resume import State, States
 from ml.sessions import exclusion_mask, read_sessions
 from ml.snert import ArticleTables, SnertNet, save_weights
+from ml.strangers import one_line, read_model, reading
+from ml.synthetic import SYNTHETIC, marked
 from ml.validation import Validation
 
 Progress = Callable[[str], None]
@@ -110,6 +112,8 @@ def train(spec: TrainSpec, progress: Progress = lambda _: None) -> TrainResult:
     device = choose_device(spec.device)
     asof = AsOf.open(spec.asof)
     sessions = read_sessions(spec.sessions, spec.sessions_digest)
+    if len(sessions) and sessions.target.max() >= len(asof.clicks):
+        raise DataError(f"{spec.sessions}: a target lies beyond the interactions: rebuild session_splits")
     targets, validation = (sessions.target[sessions.split == name] for name in ("train", "validation"))
     # An article that appears within the minute of its click has no age and no clicks, which no negative ever has.
     targets = targets[asof.clicks.article[targets] < asof.available(asof.clicks.time[targets])]
@@ -134,6 +138,7 @@ def train(spec: TrainSpec, progress: Progress = lambda _: None) -> TrainResult:
         "validation_impressions": len(chosen.shown),
         "families": " ".join(fitted.spec.families),
         **{name: value for name, value in best.metrics.items() if not math.isnan(value)},
+        **({SYNTHETIC: asof.impressions.synthetic} if asof.impressions.synthetic else {}),
     }
     save_weights(run.net, spec.out / "model.safetensors")
     fitted.save(spec.out)
@@ -216,11 +221,31 @@ class _Run:
         state, said = keeper.states.newest() if keeper.states is not None else (None, [])
         for line in said:
             self.progress(line)
-        if state is not None:
-            self._restore(state, best)
-            curves = state.facts["curves"]
+        if keeper.states is not None and state is not None:
+            with reading(keeper.states.folder, "remove that folder, then run again"):
+                self._require_whole(state)
+                self._restore(state, best)
+                curves = state.facts["curves"]
             self.progress(f"went on from the state stored after step {state.step} of {self.steps}")
         return best, curves
+
+    def _require_whole(self, state: State) -> None:
+        """Raises ValueError unless the state holds, finite, the tensors of this network; best weights, where there are
+        any yet; and moments of weights that were trained."""
+        shapes = {name: tensor.shape for name, tensor in self.net.state_dict().items()}
+        parts = [{f"{part}.{name}": shape for name, shape in shapes.items()} for part in ("net", "best")]
+        for number, weight in enumerate(w for group in self.optimiser.param_groups for w in group["params"]):
+            moments = {"exp_avg": weight.shape, "exp_avg_sq": weight.shape, "step": torch.Size([])}
+            parts.append({f"optimiser.{number}.{moment}": shape for moment, shape in moments.items()})
+        wanted = {
+            n: s for i, part in enumerate(parts) if i == 0 or part.keys() & state.tensors for n, s in part.items()
+        }
+        if not 0 < state.step <= self.steps:
+            raise ValueError(f"step {state.step} of {self.steps}")
+        for name in sorted(wanted.keys() | state.tensors.keys()):
+            found = state.tensors.get(name)
+            if found is None or wanted.get(name) != found.shape or not torch.isfinite(found).all():
+                raise ValueError(f"tensor {one_line(name, 80)} is missing, too many, of another shape or not finite")
 
     def _state(self, best: _Best, curves: list[dict[str, float]]) -> State:
         """Everything that the steps to come depend on."""
@@ -319,7 +344,9 @@ class _Run:
     def _message(self, done: int, point: dict[str, float], elapsed: float) -> str:
         own_steps = done - self.first
         left = elapsed / own_steps * (self.steps - done)
-        shown = " ".join(f"{k} {point[k]:.4f}" for k in ("loss", "nce", "recall@20", "ndcg@20", "auc") if k in point)
+        names = {k: k for k in ("loss", "nce", "recall@20", "ndcg@20")}
+        names["auc"] = marked("auc", self.batches.asof.impressions.synthetic)
+        shown = " ".join(f"{name} {point[k]:.4f}" for k, name in names.items() if k in point)
         parts = ", ".join(f"{name} {1000 * s / own_steps:.0f}" for name, s in self.seconds.items())
         return f"step {done}/{self.steps}: {shown}; {left:.0f} s left at most (ms a step: {parts})"
 
@@ -385,17 +412,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m ml.train SPEC.json    (`newsrec spec` writes one)", file=sys.stderr)
         return 0 if arguments in (["-h"], ["--help"]) else 2
     try:
-        spec = TrainSpec.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        print(f"error: {arguments[0]}: {where}: {first['msg']}{more}; `newsrec spec` writes one", file=sys.stderr)
-        return 2
-    except (OSError, UnicodeDecodeError) as error:
-        print(f"error: {arguments[0]} cannot be read: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
-        return 2
-    try:
+        spec = read_model(TrainSpec, Path(arguments[0]), "`newsrec spec` writes one")
         result = train(spec, progress=lambda line: print(line, file=sys.stderr))
     except (OSError, NewsrecError) as error:
         print(f"error: {error}", file=sys.stderr)

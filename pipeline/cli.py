@@ -43,6 +43,10 @@ DatasetOption = Annotated[
 RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the log; default: as configured")]
 DayOption = Annotated[str | None, typer.Option("--as-of", metavar="DAY", help="YYYY-MM-DD")]
 SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or lag_K")]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", help="test cases: quick (10,000), full (100,000) or smoke (200)")
+]
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="snert_quick, snert_thesis or snert_smoke")]
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]
 
 
@@ -55,6 +59,13 @@ INTERRUPTED = 130
 def say(line: str) -> None:
     """One line of progress on standard error."""
     print(line, file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """What the lake says, on standard output: only printable characters stand for themselves."""
+    from ml.strangers import lines_escaped
+
+    print(lines_escaped(text))
 
 
 def parse_day(text: str | None) -> date | None:
@@ -75,11 +86,13 @@ def _toolbox(name: str, root: Path | None, device: str = "auto") -> "ToolBox":
 
 def _dataset(name: str, root: Path | None) -> str:
     """The dataset's own name, once it is known to this process."""
-    from resources.bindings import lake_root
+    from resources.lake import Lake
     from resources.own_logs import learn
+    from resources.places import lake_root
 
     if root is not None and not root.is_dir():
         raise UsageError(f"--data-root {root}: {'a file, not a folder' if root.exists() else 'no such folder'}")
+    Lake(lake_root()).catch_up()
     return learn(name, root, lake_root()).name
 
 
@@ -96,8 +109,8 @@ def run(
     as_of: DayOption = None,
     split: SplitOption = "rolling",
     models: Annotated[str | None, typer.Option(help="comma-separated names; default: all")] = None,
-    profile: Annotated[str | None, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = None,
-    recipe: Annotated[str | None, typer.Option(help="snert_quick or snert_thesis")] = None,
+    profile: ProfileOption = None,
+    recipe: RecipeOption = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     inview: Annotated[
@@ -157,14 +170,18 @@ def _report(toolbox: "ToolBox", settings: "RunSettings", dataset: str, day: date
 
 
 def _print_report(folder: Path, as_json: bool) -> None:
-    report = json.loads((folder / "report.json").read_text())
+    from ml.measured import read_report
+    from ml.report_tables import text_table
+    from ml.strangers import reading
+
+    path = folder / "report.json"
+    report = read_report(path)
     if as_json:
         print(json.dumps(report, indent=1))
         return
-    from ml.report_tables import text_table
-
-    print(text_table(report))
-    print(f"page: {folder / 'report.html'}")
+    with reading(path):
+        show(text_table(report))
+    show(f"page: {folder / 'report.html'}")
 
 
 @app.command()
@@ -211,6 +228,7 @@ def analyse(
     from assets.graph import BY_NAME
     from ml.analysis.page import text_table
     from ml.datasets import dataset as known_dataset
+    from ml.strangers import read_object, reading
     from pipeline import analyse as spans
     from pipeline.plan import make_plan
     from pipeline.run import execute
@@ -229,13 +247,14 @@ def analyse(
     say(f"{known.name}, {whole.first} to {whole.last}: {outcome.ran} partitions ran, {outcome.fresh} were fresh")
     stage = BY_NAME["dataset_analysis"]
     folders = [tools.lake.require(stage.ref(known, day, settings, None)).path for _, day, _ in goals]
-    reports = [json.loads((folder / "analysis.json").read_text()) for folder in folders]
+    reports = [read_object(folder / "analysis.json") for folder in folders]
     if as_json:
         print(json.dumps(reports, indent=1))
         return
-    print(text_table(reports))
+    with reading(folders[0] / "analysis.json"):
+        show(text_table(reports))
     for folder in folders:
-        print(f"page: {folder / 'analysis.html'}")
+        show(f"page: {folder / 'analysis.html'}")
 
 
 @app.command()
@@ -248,12 +267,15 @@ def metrics(
     as_json: JsonOption = False,
 ) -> None:
     """The numbers of the newest report, or of the one as of a day."""
+    from ml.measured import read_report
+    from ml.strangers import reading
+
     dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
     settings = _settings(split)
     day = parse_day(as_of) or _newest(toolbox, dataset, "evaluation_report", split)
     folder = _report(toolbox, settings, dataset, day)
-    report = json.loads((folder / "report.json").read_text())
+    report = read_report(folder / "report.json")
     if model is not None:
         if model not in report["models"]:
             raise UsageError(f"no model {model!r} in this report: it has {', '.join(sorted(report['models']))}")
@@ -264,7 +286,8 @@ def metrics(
     from ml.report_tables import text_table
     from ml.segment_tables import segment_text
 
-    print(text_table(report) if segments is None else segment_text(report, segments))
+    with reading(folder / "report.json"):
+        show(text_table(report) if segments is None else segment_text(report, segments))
 
 
 def _newest(toolbox: "ToolBox", dataset: str, stage: str, split: str, model: str | None = None) -> date:
@@ -319,7 +342,7 @@ def recommend(
     dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
     answer = recommend_for(toolbox.tools(), _settings(split), dataset, model, user, at, k, session)
-    print(json.dumps(answer, indent=1) if as_json else render(answer, explain))
+    show(json.dumps(answer, indent=1) if as_json else render(answer, explain))
 
 
 ModelOption = Annotated[str, typer.Option("--model", help="a model that trains")]
@@ -333,8 +356,8 @@ def challenge(
     as_of: DayOption = None,
     model: ModelOption = "snert",
     split: SplitOption = "rolling",
-    profile: Annotated[str | None, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = None,
-    recipe: Annotated[str | None, typer.Option(help="snert_quick or snert_thesis")] = None,
+    profile: ProfileOption = None,
+    recipe: RecipeOption = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     margin_recall: Annotated[float, typer.Option(min=0, help="loss of RQ1 Recall@20 that is tolerated")] = 0.01,
     margin_auc: Annotated[float, typer.Option(min=0, help="loss of RQ2 AUC that is tolerated")] = 0.01,
@@ -355,7 +378,7 @@ def challenge(
     settings = _settings(split, model, profile=profile, recipe=recipe, seed=seed, **rules)
     day = as_of_day(known, settings, toolbox, parse_day(as_of))
     decision = promotion.challenge(known, settings, toolbox, day, model, asked_by(), say)
-    print(json.dumps(decision, indent=1) if as_json else promotion.render_decision(decision))
+    show(json.dumps(decision, indent=1) if as_json else promotion.render_decision(decision))
 
 
 @app.command()
@@ -401,7 +424,7 @@ def champion(
 
     dataset = _dataset(dataset, None)
     found = promotion.status(_toolbox(dataset, None).tools(), dataset, model, split)
-    print(json.dumps(found, indent=1) if as_json else promotion.render_status(found))
+    show(json.dumps(found, indent=1) if as_json else promotion.render_status(found))
 
 
 @app.command()
@@ -411,8 +434,8 @@ def decay(
     as_of: DayOption = None,
     model: ModelOption = "snert",
     days: Annotated[int, typer.Option("--days", min=1, max=60, help="test it up to so many days later")] = 7,
-    profile: Annotated[str | None, typer.Option(help="quick (10,000 test cases) or full (100,000)")] = None,
-    recipe: Annotated[str | None, typer.Option(help="snert_quick or snert_thesis")] = None,
+    profile: ProfileOption = None,
+    recipe: RecipeOption = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -444,7 +467,7 @@ def drift(
 
 def _print_page(found: "tuple[dict[str, Any], str, Path]", as_json: bool) -> None:
     report, text, page = found
-    print(json.dumps(report, indent=1) if as_json else f"{text}\npage: {page}")
+    show(json.dumps(report, indent=1) if as_json else f"{text}\npage: {page}")
 
 
 @app.command()
@@ -456,7 +479,8 @@ def validate(
     as_json: JsonOption = False,
 ) -> int:
     """Check a log against its dataset's contract; nothing is written. Exit 0: clean, 2: breaches."""
-    from pipeline.validate import render, report_on
+    from pipeline.validate import report_on
+    from pipeline.validate_text import render
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
@@ -468,23 +492,25 @@ def validate(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="folder to write")],
-    size: Annotated[str, typer.Option(help="tiny, demo, small, week or large")] = "demo",
+    size: Annotated[str, typer.Option(help="tiny, tiny_weeks, demo, small, week or large")] = "demo",
     seed: Annotated[int, typer.Option(min=0)] = 1,
     preset: Annotated[str, typer.Option(help="tabloid or regional")] = "tabloid",
     workers: Annotated[
         int | None, typer.Option(min=1, help="threads, all cores by default; the bytes do not depend on it")
     ] = None,
-    report: Annotated[bool, typer.Option("--report", help="print figures beside target and expected value")] = False,
+    report: Annotated[bool, typer.Option("--report", help="print figures beside target and expected values")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="write over another or a damaged bundle")] = False,
 ) -> None:
-    """Write a simulated log in EB-NeRD's layout, with a sealed oracle beside it."""
+    """Write a simulated log in EB-NeRD's layout, with a sealed oracle beside it. What is already there is not made
+    again, and another bundle is not replaced without --replace."""
     from ml import simulator
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out}: {error.strerror}: choose a folder that can be written") from error
-    summary = simulator.simulate(out, size, seed, lambda done, of: say(f"day {done} of {of}"), preset, workers)
-    state = "written" if summary.generated else "already there, left as it is"
+    summary = simulator.simulate(out, size, seed, lambda done, of: say(f"day {done} of {of}"), preset, workers, replace)
+    state = "written" if summary.generated else "already there, nothing to do"
     say(f"{out}: {summary.clicks:,} clicks of {summary.readers:,} readers in {summary.days} days, {state}")
     if report:
         print(simulator.report(out)[1])

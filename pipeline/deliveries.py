@@ -22,7 +22,11 @@ def asked_by() -> str:
 
 
 def take_arrivals(source: DatasetSource, dataset: Dataset, say: Callable[[str], None]) -> None:
-    """Takes in the complete drops and tells of every drop that is new or that was left alone."""
+    """Takes in the complete drops and tells of every drop that is new or that was left alone, and of entries of the
+    data root that are not read though they almost bear a name of the log's files."""
+    for stray in source.strays(dataset):
+        if stray.meant:
+            say(f"not read: {stray.line}")
     before = {str(d.day) for d in source.landing(dataset).log().drops}
     for drop in source.take(dataset, asked_by()):
         if drop.state != "taken" or drop.name not in before:

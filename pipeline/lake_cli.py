@@ -43,20 +43,21 @@ def gc(
 ) -> None:
     """Remove versions that no current version, kept or signed report reaches. Says what would go unless --apply."""
     from pipeline.deliveries import asked_by
-    from resources.disk.collect import Policy, collect, plan, remove_caches
+    from resources.disk.collect import Policy, collect, plan, remove_caches, sweep_bucket
     from resources.lake import Lake
 
     root, policy, now = existing_lake(lake), Policy(days, versions), datetime.now(UTC)
-    store, freed = Lake(root), 0
+    store, freed, swept = Lake(root), 0, 0
     if apply:
         with ExitStack() as runs:
             for dataset in store.datasets():
                 runs.enter_context(store.alone(dataset, lambda: _say("a run is at work: waiting until it has ended")))
             made = collect(store, policy, now, asked_by())
+            swept = sweep_bucket(store)
             freed = remove_caches(store, store.datasets()) if caches else 0
     else:
         made = plan(root, policy, now)
-    answer = _told(made, apply, freed)
+    answer = {**_told(made, apply, freed), "bucket_leftovers": swept}
     print(json.dumps(answer, indent=1) if as_json else _render(answer))
 
 
@@ -81,11 +82,41 @@ def _render(answer: dict[str, Any]) -> str:
     lines += [f"damaged, left alone  {line}" for line in answer["left"]]
     lines += [f"refused: {answer['refusal']}"] if answer["refusal"] else []
     lines += [f"caches removed: {shown(answer['caches'])}"] if answer["caches"] else []
+    swept = answer["bucket_leftovers"]
+    lines += [f"leftovers of killed uploads removed from the bucket: {swept} objects"] if swept else []
     lines.append(
         f"{len(answer['versions'])} versions, {shown(answer['bytes'])} {verb}; {answer['reached']} are reached, "
         f"{answer['retained']} kept by the policy"
     )
     return "\n".join(lines if answer["applied"] else [*lines, "nothing was removed: add --apply"])
+
+
+@lake_app.command()
+def sync(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="compare every byte, and repair one side from the other")
+    ] = False,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Bring the lake's folder and its bucket (NEWSREC_BUCKET) to the same state."""
+    from resources.bucket.care import repair
+    from resources.lake import Lake
+
+    store = Lake(existing_lake(lake))
+    if store.mirror is None:
+        raise UsageError(f"{store.root} has no bucket: set NEWSREC_BUCKET=s3://BUCKET/PREFIX")
+    repaired: list[str] = []
+    lost: list[str] = []
+    if verify:
+        with store.publishing():
+            repaired, lost = repair(store.mirror)
+    held = len(store.mirror.memory.units())
+    if as_json:
+        print(json.dumps({"bucket": store.mirror.store.address, "units": held, "repaired": repaired, "lost": lost}))
+    else:
+        print("\n".join([*repaired, *lost, f"{store.root} and {store.mirror.store.address} agree on {held} units"]))
+    return 1 if lost else 0
 
 
 @lake_app.command()
@@ -99,6 +130,7 @@ def keep(
     from pipeline.deliveries import asked_by
     from resources.disk.reach import KEPT
     from resources.disk.reach import keep as mark
+    from resources.lake import Lake
     from resources.ref import Ref
 
     name, _, folder = version.partition("#")
@@ -107,7 +139,8 @@ def keep(
         path = root / str(ref) / f"{folder}{KEPT}"
         if "/" in folder or not path.is_file():
             raise UsageError(f"{version} is not marked: `newsrec lake gc` says what is kept")
-        path.unlink()
+        with Lake(root).changing(str(ref)):
+            path.unlink()
         print(f"released: {version}")
     else:
         print(f"kept: {mark(root, ref, folder, why, asked_by(), datetime.now(UTC).isoformat(timespec='seconds'))}")

@@ -4,6 +4,7 @@ Belongs here: which drops ask for a run, and the job that takes one in. Does not
 (`resources.drops`, `resources.landing`).
 """
 
+import os
 from datetime import date
 
 import dagster as dg
@@ -13,11 +14,12 @@ from assets.stage import Stage
 from ml.datasets import Dataset, dataset
 from ml.errors import DataError, UsageError
 from pipeline.alerts import Alert, Alerts
-from pipeline.steps import plain_failures, switched_on
+from pipeline.left_open import close_left_open
+from pipeline.steps import operating, switched_on
 from resources.bindings import RunSettings, ToolBox, Tools
 from resources.drops import Drop, files_digest
 
-EVERY_SECONDS = 30
+EVERY_SECONDS, EVERY = 30, "NEWSREC_LANDING_SECONDS"
 DAY_TAG = "newsrec/drop"
 REMEDY = {
     "malformed": "deliver the drop again as docs/landing.md says, or move it away; the other drops went on",
@@ -44,8 +46,8 @@ def landing_job(name: str) -> dg.JobDefinition:
         from pipeline.deliveries import asked_by
         from pipeline.run import execute
 
-        data, tools = dataset(name), toolbox.tools()
-        with plain_failures():
+        data = dataset(name)
+        with operating(context, toolbox) as tools:
             found = {d.name: d for d in tools.source.take(data, asked_by())}
             drop = found.get(config.day)
             if drop is None:
@@ -81,12 +83,13 @@ def landing_sensor(name: str, job: dg.JobDefinition) -> dg.SensorDefinition:
     @dg.sensor(
         name=f"{name}_landing",
         job=job,
-        minimum_interval_seconds=EVERY_SECONDS,
+        minimum_interval_seconds=_interval(),
         default_status=dg.DefaultSensorStatus.RUNNING if switched_on(name) else dg.DefaultSensorStatus.STOPPED,
         description="A complete drop in landing/<day>/ becomes one run; malformed drops are reported once.",
     )
     def landing(context: dg.SensorEvaluationContext, toolbox: ToolBox) -> dg.SensorResult | dg.SkipReason:
         data, tools = dataset(name), toolbox.tools()
+        close_left_open(context.instance, tools.lake.root, context.log.warning)
         try:
             drops = tools.source.landing(data).drops()
         except (DataError, UsageError) as error:
@@ -102,6 +105,14 @@ def landing_sensor(name: str, job: dg.JobDefinition) -> dg.SensorDefinition:
         return dg.SkipReason(f"no complete drop waits{f': {left}' if left else ''}")
 
     return landing
+
+
+def _interval() -> int:
+    """Seconds between two looks at the landing folder: NEWSREC_LANDING_SECONDS, else 30."""
+    said = os.environ.get(EVERY) or str(EVERY_SECONDS)
+    if not said.isdecimal() or not 1 <= int(said) <= 86_400:
+        raise UsageError(f"{EVERY}={said!r} is no number of seconds: write for example {EVERY_SECONDS}")
+    return int(said)
 
 
 def _request(name: str, drop: Drop) -> dg.RunRequest:

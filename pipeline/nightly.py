@@ -19,8 +19,9 @@ from assets.graph import BY_NAME
 from ml.datasets import Dataset, dataset
 from ml.errors import DataError, UsageError
 from ml.splits import split
+from pipeline.left_open import close_left_open
 from pipeline.plan import Plan, make_plan
-from pipeline.steps import plain_failures, switched_on
+from pipeline.steps import operating, switched_on
 from resources.bindings import RunSettings, ToolBox, Tools
 
 CRON = "0 3 * * *"
@@ -102,10 +103,11 @@ def nightly_job(name: str) -> dg.JobDefinition:
         from pipeline.deliveries import take_arrivals
         from pipeline.run import execute
 
-        data, tools = dataset(name), toolbox.tools()
+        data = dataset(name)
         tags = {"newsrec/asked_by": f"nightly {context.run_id}", "newsrec/parent_run": context.run_id}
-        with plain_failures():
+        with operating(context, toolbox) as tools:
             take_arrivals(tools.source, data, context.log.info)
+            tools.lake.catch_up()
             nights = due(data, settings, tools)
             context.log.info(nights.why)
             for night in nights.days:
@@ -139,11 +141,13 @@ def nightly_schedule(name: str, job: dg.JobDefinition) -> dg.ScheduleDefinition:
     def nightly(
         context: dg.ScheduleEvaluationContext, settings: RunSettings, toolbox: ToolBox
     ) -> dg.RunRequest | dg.SkipReason:
+        tools = toolbox.tools()
+        close_left_open(context.instance, tools.lake.root, context.log.warning)
         filters = dg.RunsFilter(job_name=job.name, statuses=UNDER_WAY)
         if context.instance.get_runs_count(filters):
             return dg.SkipReason("the night before is still at work; it takes in what has arrived when it plans")
         try:
-            why, wanted = _wanted(dataset(name), settings, toolbox.tools())
+            why, wanted = _wanted(dataset(name), settings, tools)
         except (DataError, UsageError) as error:
             return dg.SkipReason(str(error))
         return dg.RunRequest(tags={"newsrec/why": why[:200]}) if wanted else dg.SkipReason(why)

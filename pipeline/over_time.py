@@ -3,7 +3,6 @@
 Belongs here: goals and text. Does not belong here: measures (`ml.drift`, `ml.decay`).
 """
 
-import json
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +12,10 @@ from assets.graph import BY_NAME
 from assets.segments import QUESTIONS
 from ml.datasets import Dataset
 from ml.errors import UsageError
+from ml.measured import read_figures
 from ml.sheet import estimate
+from ml.strangers import reading
+from ml.synthetic import SYNTHETIC, marked
 from pipeline.run import execute
 from resources.bindings import RunSettings, ToolBox
 
@@ -43,14 +45,21 @@ def decay(
     stage = BY_NAME["decay"]
     execute(dataset, settings, toolbox, [(stage, start, model)], say)
     version = tools.lake.require(stage.ref(dataset, start, settings, model))
-    found: dict[str, Any] = json.loads(version.file("decay.json").read_text(encoding="utf-8"))
+    path = version.file("decay.json")
+    found = read_figures(path, {"rows": list, "missing": list})
     lines = [f"{dataset.name}: {model} as of {start}, tested later without training"]
+    with reading(path):
+        lines += _decay_lines(found)
+    return found, "\n".join(lines), version.path / "decay.html"
+
+
+def _decay_lines(found: dict[str, Any]) -> list[str]:
+    lines = []
     for row in found["rows"]:
-        where = f"{row['question']}.{row['protocol']}.{row['metric']}"
+        where = marked(f"{row['question']}.{row['protocol']}.{row['metric']}", row[SYNTHETIC])
         retrained = f"  retrained {estimate(row['retrained'])}" if row["retrained"] else ""
         lines.append(f"{row['age']:3d} days  {where:26}{estimate(row)}{retrained}")
-    lines += [f"{day}: not evaluated yet" for day in found["missing"]]
-    return found, "\n".join(lines), version.path / "decay.html"
+    return lines + [f"{day}: not evaluated yet" for day in found["missing"]]
 
 
 def drift(
@@ -65,10 +74,16 @@ def drift(
     stage = BY_NAME["drift"]
     execute(dataset, settings, toolbox, [(stage, end, None)], say)
     version = tools.lake.require(stage.ref(dataset, end, settings, None))
-    found: dict[str, Any] = json.loads(version.file("drift.json").read_text(encoding="utf-8"))
-    lines = [f"{dataset.name}, {found['first']} to {found['last']}"]
+    path = version.file("drift.json")
+    found = read_figures(path, {"days": list, "features": list, "first": str, "last": str})
+    with reading(path):
+        return found, _drift_text(dataset.name, found), version.path / "drift.html"
+
+
+def _drift_text(name: str, found: dict[str, Any]) -> str:
+    lines = [f"{name}, {found['first']} to {found['last']}"]
     for row in found["days"]:
         psi = max((f for f in found["features"] if f["day"] == row["day"]), key=lambda f: f["psi"], default=None)
         moved = f"  largest PSI {psi['psi']:.3f} ({psi['feature']})" if psi else ""
         lines.append(f"{row['day']}  {row['clicks']:>9,} clicks  Gini {row['gini']:.3f}{moved}")
-    return found, "\n".join(lines), version.path / "drift.html"
+    return "\n".join(lines)

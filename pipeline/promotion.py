@@ -4,14 +4,13 @@ Belongs here: finding the checkpoint that is meant, and what is told. Does not b
 (`assets.promotion`), the record (`resources.champion`).
 """
 
-import json
 from collections.abc import Callable
 from datetime import date
 from typing import Any
 
 from assets.build import models_of
 from assets.graph import BY_NAME
-from assets.promotion import DECISION, follow, settle
+from assets.promotion import follow, read_decision, settle
 from ml.datasets import Dataset
 from ml.errors import UsageError
 from ml.splits import split
@@ -41,8 +40,7 @@ def challenge(
     tools = toolbox.tools()
     version = tools.lake.require(stage.ref(dataset, day, settings, model))
     settle(tools, version, who)
-    decision: Json = json.loads(version.file(DECISION).read_text(encoding="utf-8"))
-    return decision | {"manifest": version.manifest_digest, "page": str(version.path / "promotion.html")}
+    return read_decision(version) | {"manifest": version.manifest_digest, "page": str(version.path / "promotion.html")}
 
 
 def champions_of(tools: Tools, dataset: str, model: str, split_name: str) -> Champions:

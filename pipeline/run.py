@@ -5,6 +5,7 @@ Belongs here: one Dagster run a batch, and what is told about it. Does not belon
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -18,8 +19,10 @@ from ml.datasets import Dataset
 from ml.errors import DataError, NewsrecError, UsageError
 from ml.splits import split
 from pipeline.definitions import build_defs
+from pipeline.left_open import close_left_open
 from pipeline.plan import Node, Plan, make_plan
 from resources.bindings import RunSettings, ToolBox
+from resources.running import at_work
 
 Goal = Sequence[tuple[Stage, date, str | None]]
 
@@ -79,6 +82,7 @@ def execute(
     go to every Dagster run. Raises RunFailed with the step's own line."""
     waiting = f"another run of {dataset.name} is at work in this lake: waiting until it has ended"
     with toolbox.tools().lake.alone(dataset.name, lambda: say(waiting)):
+        toolbox.tools().lake.catch_up()
         for line in toolbox.tools().tracker.mend(toolbox.tools().lake):
             say(line)
         plan = make_plan(dataset, settings, toolbox.tools(), goals)
@@ -94,10 +98,13 @@ def _run_plan(
     defs = build_defs({"settings": settings, "toolbox": toolbox}, [plan.dataset.name], settings.models)
     job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
+        close_left_open(instance, toolbox.tools().lake.root, say)
         batches = plan.batches()
         for number, (day, nodes) in enumerate(batches, 1):
             started = time.monotonic()
-            _run_batch(plan, job, instance, day, nodes, tags)
+            run_id = str(uuid.uuid4())
+            with at_work(toolbox.tools().lake.root, run_id):
+                _run_batch(plan, job, instance, run_id, day, nodes, tags)
             took = time.monotonic() - started
             stages = ", ".join(dict.fromkeys(n.stage.name for n in nodes))
             say(f"[{number}/{len(batches)}] {day}: {stages} ({took:.1f} s)")
@@ -109,12 +116,14 @@ def _run_batch(
     plan: Plan,
     job: dg.JobDefinition,
     instance: dg.DagsterInstance,
+    run_id: str,
     day: date,
     nodes: list[Node],
     tags: Mapping[str, str],
 ) -> None:
     result = job.execute_in_process(
         instance=instance,
+        run_id=run_id,
         partition_key=day.isoformat(),
         asset_selection=plan.keys(nodes),
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

@@ -11,10 +11,21 @@ from contextlib import contextmanager
 import dagster as dg
 
 from ml.errors import DataError, NewsrecError, UsageError
+from resources.bindings import ToolBox, Tools
+from resources.running import at_work
 from resources.transient import is_transient
 
 RETRIES, WAIT_SECONDS = 2, 60
 OPERATED_BY_DEFAULT = "simulated"
+
+
+@contextmanager
+def operating(context: dg.OpExecutionContext, toolbox: ToolBox) -> Iterator[Tools]:
+    """The tools for the step of an operation's job, which says that its run is being worked on; failures are plain."""
+    with plain_failures():
+        tools = toolbox.tools()
+        with at_work(tools.lake.root, context.run_id):
+            yield tools
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""`newsrec validate`: which dataset a folder holds, and the report in words.
+"""`newsrec validate`: which dataset a folder holds, and the report by its contract.
 
-Belongs here: choosing the contract, and printing. Does not belong here: the check (`ml.log_check`).
+Belongs here: choosing the contract. Does not belong here: the check (`ml.log_check`), printing
+(`pipeline.validate_text`).
 """
 
 from collections.abc import Callable
@@ -8,10 +9,10 @@ from pathlib import Path
 
 from ml.datasets import DATASETS, OWN, Dataset
 from ml.errors import DataError, UsageError
-from ml.log_check import LogReport, check_log, undeclared
+from ml.log_check import LogReport, check_log, check_undeclared
 from ml.own_log import declared_dataset
-from ml.readers.breaches import Breach
-from ml.readers.own_log import LOG_FILE
+from ml.readers import READERS, Reader
+from ml.readers.own_log import LOG_FILE, table_files
 from resources.source import sealed_folder
 
 
@@ -20,7 +21,7 @@ def report_on(root: Path, asked: str | None, progress: Callable[[str], None]) ->
     try:
         dataset = dataset_of(root, asked)
     except DataError as error:
-        return undeclared(root, OWN, error)
+        return check_undeclared(root, error, progress)
     return check_log(root, dataset, progress)
 
 
@@ -36,8 +37,10 @@ def dataset_of(root: Path, asked: str | None) -> Dataset:
         raise UsageError(
             f"unknown dataset {asked!r}: choose one of {', '.join(sorted(DATASETS))}, or own with a {LOG_FILE}"
         )
-    if asked is None and not (root / LOG_FILE).is_file() and not (root / "clicks.parquet").is_file():
-        raise UsageError(f"{root} has the layout of no dataset: name one with --dataset, or see docs/own_log.md")
+    if asked is None and not (root / LOG_FILE).is_file() and not any(table_files(root, "clicks")):
+        raise UsageError(
+            f"{root} has the layout of no dataset{_almost(root)}: name one with --dataset, or see docs/own_log.md"
+        )
     found = declared_dataset(root)
     if asked not in (None, OWN, found.name):
         raise UsageError(f"{root / LOG_FILE} calls the log {found.name!r}, not {asked!r}: use --dataset {found.name}")
@@ -59,35 +62,15 @@ def _layouts(root: Path) -> list[str]:
     return found
 
 
-def render(report: LogReport) -> str:
-    """The report as text."""
-    lines = [f"{report.root}: {report.dataset}, {_count(len(report.files), 'file')} read"]
-    if report.days:
-        lines[0] += f", {_count(len(report.days), 'day')} from {report.days[0]} to {report.days[-1]}"
-    for name, counts in report.tables.items():
-        told = [
-            f"{counts.get(k, 0):,} {k.replace('_', ' ')}" for k in ("rows_in", "published", "quarantined", "duplicates")
-        ]
-        early = counts.get("before_days", 0)
-        lines.append(f"{name}: {', '.join(told)}" + (f"; {early:,} held back before the days" if early else ""))
-    for severity in ("error", "warning"):
-        found = [b for b in report.breaches if b.severity == severity]
-        lines += ["", f"{len(found)} {severity}s"] if found else []
-        for breach in found:
-            lines += _lines(breach)
-    lines += ["", "nothing breaks the contract" if report.clean else "the contract is broken: see the errors"]
-    return "\n".join(lines)
+def _almost(root: Path) -> str:
+    """Entries that are almost those of a layout, by the layouts that have most of them, for the end of a clause."""
+    found = {name: [s for s in layout.strays(root) if s.vacant] for name, layout in READERS.items()}
+    score = {name: len(some) + sum(_holds(root / s.name, READERS[name]) for s in some) for name, some in found.items()}
+    names = [name for name, n in score.items() if n == max(score.values()) > 0]
+    said = ", ".join(f"{s.name} is almost {s.meant}" for s in found[names[0]][:3]) if names else ""
+    return f" ({said} of {' or '.join(names)})" if said else ""
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def _lines(breach: Breach) -> list[str]:
-    where = " ".join(filter(None, [breach.file or "whole log", f"column {breach.column}" if breach.column else ""]))
-    lines = [f"  {breach.kind}: {where}: {breach.count:,}; {breach.remedy}"]
-    for example in breach.examples:
-        row = f"row {example['row']}: " if example.get("row") else ""
-        row = f"{example['file']} {row}" if " more files" in breach.file else row
-        lines.append(f"      {row}{example['value']}")
-    return lines
+def _holds(folder: Path, layout: Reader) -> bool:
+    """Whether a folder has files that are named like some of a layout's."""
+    return any((folder / Path(name).name).is_file() for name in layout.names)

@@ -22,10 +22,12 @@ from ml.datasets import dataset
 from ml.errors import UsageError
 from ml.models import MODELS
 from ml.recipes import RECIPES, Recipe, recipe
-from pipeline.steps import plain_failures
+from pipeline.steps import operating
 from resources.bindings import DEFAULT_MODELS, RunSettings, ToolBox
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+NAMED = frozenset(RECIPES)
+"""Recipes that the project brings along."""
 EVALUATED = ("faiss_index", "evaluation_rq1", "evaluation_rq2", "evaluation_rq3")
 
 
@@ -60,7 +62,7 @@ def register(config: VariantConfig) -> str:
     folder, for a model that does not train, and for a recipe that cannot be."""
     if not NAME.fullmatch(config.name):
         raise UsageError(f"variant {config.name!r}: use lower-case letters, digits and _, a letter first")
-    if config.name in DEFAULT_MODELS or config.name in ("snert_quick", "snert_thesis"):
+    if config.name in DEFAULT_MODELS or config.name in NAMED:
         raise UsageError(f"variant {config.name!r} would replace what is published under that name: choose another")
     if config.model not in DEFAULT_MODELS or not MODELS[config.model].trains:
         trained = ", ".join(m for m in DEFAULT_MODELS if MODELS[m].trains)
@@ -79,8 +81,8 @@ def variant_job(name: str) -> dg.JobDefinition:
     ) -> dg.Output[dict[str, str]]:
         from pipeline.run import as_of_day, execute
 
-        data, tools = dataset(name), toolbox.tools()
-        with plain_failures():
+        data = dataset(name)
+        with operating(context, toolbox) as tools:
             model = register(config)
             settings = RunSettings(
                 split=config.split, seed=config.seed, profile=config.profile, models=[model, "popular_15"]

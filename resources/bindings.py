@@ -29,7 +29,7 @@ from resources.tracker import Tracker
 if TYPE_CHECKING:
     from ml.recipes import Recipe
 
-BUDGETS = {"quick": 10_000, "full": 100_000}
+BUDGETS = {"smoke": 200, "quick": 10_000, "full": 100_000}
 DEFAULT_MODELS = tuple(sorted(MODELS, key=lambda name: not MODELS[name].trains))
 """All models, those that train first."""
 
@@ -38,9 +38,9 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     """What a run asks for; the parts that a stage uses enter its recipe key."""
 
     split: str = Field(default="rolling", description="rolling, thesis or lag_K")
-    profile: str = Field(default="quick", description="quick: 10,000 test cases; full: 100,000")
+    profile: str = Field(default="quick", description="smoke: 200 test cases; quick: 10,000; full: 100,000")
     seed: int = Field(default=1, description="seed of training and of the sample of test minutes")
-    recipe: str = Field(default="snert_quick", description="recipe of the trained model: snert_quick or snert_thesis")
+    recipe: str = Field(default="snert_quick", description="recipe of the trained model, by name")
     models: list[str] = Field(default=list(DEFAULT_MODELS), description="models of the report")
     text_families: list[str] = Field(
         default=[], description="content families to encode: body, title, image; none: the dataset's own choice"
@@ -79,7 +79,7 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
     def budget(self) -> int:
         """Test cases to score. Raises UsageError for an unknown profile."""
         if self.profile not in BUDGETS:
-            raise UsageError(f"unknown profile {self.profile!r}: use quick or full")
+            raise UsageError(f"unknown profile {self.profile!r}: use {', '.join(BUDGETS)}")
         return BUDGETS[self.profile]
 
     def recipe_of(self, model: str | None) -> "Recipe":

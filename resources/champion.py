@@ -11,14 +11,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from ml.errors import LakeError, UsageError
+from ml.errors import DamagedLake, LakeError, UsageError
+from ml.strangers import FORM, one_line
 from resources import ledger
 from resources.lake import Lake
 from resources.lineage.archive import read_partition
-from resources.ref import Ref
-from resources.version import Version
+from resources.manifest import DIGEST
+from resources.ref import Ref, is_partition
+from resources.version import Version, linked
 
 FOLDER = ".champion"
 Action = Literal["promote", "refuse", "rollback"]
@@ -124,7 +126,7 @@ class Champions:
     def version(self, title: Title) -> Version:
         """The checkpoint's version in the lake, also where another is current. Raises LakeError where it is gone."""
         kept = read_partition(self.lake.root, title.ref).by_digest.get(title.manifest)
-        if kept is None or kept.manifest is None:
+        if kept is None or kept.manifest is None or linked(kept.path, kept.manifest):
             raise LakeError(
                 f"{title.ref}: the champion's version (manifest {title.manifest[:12]}) is not in the lake: "
                 "`newsrec rollback`, or promote another"
@@ -137,7 +139,8 @@ class Champions:
         return Act(datetime.now(UTC).isoformat(timespec="milliseconds"), action, subject, who, why.strip(), decision)
 
     def _append(self, make: Callable[[Sequence[Act]], Act]) -> Act:
-        with self.lake.lock(Ref(self.dataset, "promotion", f"record.{self.split}", self.model)):
+        lock = self.lake.lock(Ref(self.dataset, "promotion", f"record.{self.split}", self.model))
+        with self.lake.changing(f"{self.dataset}/{FOLDER}"), lock:
             act = make(self.acts())
             self.path.parent.mkdir(parents=True, exist_ok=True)
             ledger.append(self.path, act.to_json())
@@ -165,7 +168,7 @@ def _reign(acts: Sequence[Act]) -> list[Title]:
     for act in acts:
         if act.action == "promote":
             reign.append(act.subject)
-        elif act.action == "rollback":
+        elif act.action == "rollback" and reign:
             reign.pop()
     return reign
 
@@ -177,7 +180,14 @@ def _last(acts: Sequence[Act]) -> Title | None:
 
 def _act(record: dict[str, Any]) -> Act:
     try:
-        subject = Title(Ref.parse(record["ref"]), record["manifest"])
-        return Act(subject=subject, **{n: record[n] for n in ("at", "action", "who", "why", "decision")})
-    except (KeyError, TypeError) as error:
-        raise LakeError(f"the record of champions holds a line that says nothing: {json.dumps(record)[:80]}") from error
+        told = {n: str(record[n]) for n in ("at", "who", "why", "decision", "ref", "manifest")}
+        subject = Title(Ref.parse(told.pop("ref")), told.pop("manifest"))
+        known = record["action"] in get_args(Action) and is_partition(subject.ref.partition)
+        if not known or not DIGEST.fullmatch(subject.manifest):
+            raise ValueError("no action, day or digest")
+        return Act(subject=subject, action=record["action"], **told)
+    except (*FORM, UsageError) as error:
+        said = one_line(json.dumps(record), 80)
+        raise DamagedLake(
+            f"the record of champions holds a line that says nothing: {said}: {ledger.RESTORE}"
+        ) from error

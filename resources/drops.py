@@ -78,7 +78,8 @@ def _judge(drop: Drop, dataset: Dataset, hashes: Hashes, now_ms: int) -> Drop:
     drop = replace(drop, day=day)
     if str(day) != drop.name or not dataset.first_day <= day <= dataset.last_day:
         span = f"{dataset.first_day} to {dataset.last_day}"
-        return drop.refused(f"is no day of {dataset.name}, whose days are {span}: move it away")
+        remedy = "name a later last_day in its log.toml, or move it away" if dataset.declared else "move it away"
+        return drop.refused(f"is no day of {dataset.name}, whose days are {span}: {remedy}")
     try:
         files = list(walk_files(drop.path))
         marker = drop.path / MARKER

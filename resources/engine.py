@@ -13,7 +13,8 @@ from types import TracebackType
 import duckdb
 import pyarrow as pa
 
-from ml.errors import UsageError
+from ml.errors import DataError, UsageError
+from ml.strangers import one_line
 from resources.lake import Lake
 from resources.staging import temporary_folder
 from resources.views import create_views
@@ -58,7 +59,13 @@ class Engine:
         nothing outside the lake and its settings are fixed. `as_of`: partition of `interactions` and its sessions
         (default: the last one). Returns the names of the views.
         """
-        names = create_views(self.connection, lake, dataset, as_of)
+        try:
+            names = create_views(self.connection, lake, dataset, as_of)
+        except duckdb.Error as error:
+            said = one_line(" ".join(str(error).split()))
+            raise DataError(
+                f"{lake.root} holds tables that fit no view ({said}): see `newsrec audit verify --all`"
+            ) from error
         self.connection.execute(f"SET allowed_directories = ['{str(lake.root).replace(chr(39), chr(39) * 2)}']")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")

@@ -8,11 +8,10 @@ them is current) and `ledger.jsonl` (every publication).
 """
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,32 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ml.durable import replace_whole, sync_folder, write_flushed
-from ml.errors import LakeError
+from ml.errors import DamagedLake, LakeError
 from resources import ledger
-from resources.manifest import FORMAT, MANIFEST, canonical, content_digest, list_files, recipe_key
+from resources.bucket.mirror import Mirror, mirror_of
+from resources.bucket.store import Overtaken
+from resources.manifest import (
+    FORMAT,
+    MANIFEST,
+    canonical,
+    content_digest,
+    list_files,
+    publication_fault,
+    recipe_key,
+)
 from resources.parquet import read_parquet, write_parquet
 from resources.record import environment
-from resources.ref import Ref
+from resources.ref import Ref, is_partition
 from resources.staging import Staged, temporary_folder
-from resources.version import Version, read_manifest, verify
+from resources.version import Version, read_manifest, read_pointer, read_version, verify
 
 POINTER = "current.json"
 LOCKS = ".locks"
 STAGING = ".staging"
 CACHE = ".cache"
 UNFINISHED = "unfinished"
+ROUNDS = 5
+"""Times that a publication is made, on top of those that other machines put into the bucket at the same moment."""
 VERSION_DIGITS = 16
 
 __all__ = ["Lake", "Ref", "Staged", "Version", "read_parquet", "recipe_key", "write_parquet"]
@@ -45,6 +56,18 @@ class Lake:
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
 
+    @property
+    def mirror(self) -> Mirror | None:
+        """The lake's bucket, where it has one (`resources.bucket`)."""
+        return mirror_of(self.root)
+
+    def catch_up(self) -> None:
+        """Take what other machines have published into the bucket, where the lake has one, and finish what killed
+        processes left. Waits for a publication that is under way. Raises BucketAway or BucketError."""
+        if self.mirror is not None:
+            with self.publishing():
+                pass
+
     def folder(self, ref: Ref) -> Path:
         """The folder of a partition: its versions, pointer and ledger."""
         return self.root / str(ref)
@@ -52,18 +75,15 @@ class Lake:
     def current(self, ref: Ref) -> Version | None:
         """The current version, or None where nothing was published. Raises LakeError when it is damaged."""
         path = self.folder(ref) / POINTER
-        try:
-            pointer = json.loads(path.read_bytes())
-            name, expected = str(pointer["version"]), str(pointer["manifest"])
-            recipe_key, head = str(pointer["recipe_key"]), str(pointer["ledger"])
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise LakeError(f"{path} is damaged ({error!r}): remove it and run: {ref.command}") from error
-        manifest, found = read_manifest(path.parent / name)
-        if found != expected:
-            raise LakeError(f"{path} names another manifest than {name} holds: remove it and run: {ref.command}")
-        return Version(ref, path.parent / name, manifest, found, recipe_key, head)
+        pointer = read_pointer(self.root, path, f"remove it and run: {ref.command}")
+        version = read_version(ref, path.parent / pointer.version, pointer.recipe_key, pointer.ledger)
+        if version.manifest_digest != pointer.manifest:
+            raise DamagedLake(
+                f"{path} names another manifest than {pointer.version} holds: remove it and run: {ref.command}"
+            )
+        return version
 
     def require(self, ref: Ref) -> Version:
         """The current version. Raises LakeError with the command that makes it when there is none."""
@@ -89,7 +109,7 @@ class Lake:
     def partitions(self, dataset: str, stage: str, model: str | None = None) -> list[str]:
         """Published partitions of a stage (of one model, where the stage has models), sorted."""
         folder = self.root / dataset / stage / (model or "")
-        return sorted(p.parent.name for p in folder.glob(f"*/{POINTER}"))
+        return sorted(p.parent.name for p in folder.glob(f"*/{POINTER}") if is_partition(p.parent.name))
 
     @contextmanager
     def staging(self, ref: Ref) -> Iterator[Staged]:
@@ -132,19 +152,34 @@ class Lake:
 
     @contextmanager
     def lock(self, ref: Ref) -> Iterator[None]:
-        """Hold the only writing lock of a partition, across processes; may be nested in one thread."""
+        """Hold the only writing lock of a partition, across processes; may be nested in one thread. What was changed in
+        its folder goes to the bucket at the end."""
         path = self.root / LOCKS / f"{str(ref).replace('/', '~')}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path, is_singleton=True):
+        with FileLock(path, is_singleton=True), self.changing(str(ref)):
+            yield
+
+    @contextmanager
+    def changing(self, folder: str) -> Iterator[None]:
+        """Around every change of a partition's folder or a book's (a path below the root), so that it goes to the
+        bucket, where the lake has one. Raises Overtaken where another machine has changed it at the same moment."""
+        if self.mirror is None:
+            yield
+            return
+        with self.publishing(), self.mirror.changing(folder):
             yield
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
         """Hold the only place in the lake for moving versions in or out, across processes; taken before `lock`. While
-        it is held nothing is published, so what is reachable stays as it is."""
+        it is held nothing is published, so what is reachable stays as it is. What other machines have published is
+        taken first."""
         path = self.root / LOCKS / "publish.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path, is_singleton=True):
+        lock = FileLock(path, is_singleton=True)
+        with lock:
+            if self.mirror is not None and lock.lock_counter == 1:
+                self.mirror.catch_up()
             yield
 
     @contextmanager
@@ -195,10 +230,11 @@ class Lake:
     ) -> Version:
         """Make the staged files the current version of their partition, and write the ledger.
 
-        A crash at any point leaves the version before it readable. Bytes equal to those of an existing version give
-        that version with its own manifest, so that nothing downstream changes; the ledger then names the inputs and
-        the recipe of this publication. `record` is kept in the ledger only and never part of a digest. Raises LakeError
-        when an input is no longer in the lake.
+        A crash at any point leaves the version before it readable, in the folder and in the bucket. Bytes equal to
+        those of an existing version give that version with its own manifest, so that nothing downstream changes; the
+        ledger then names the inputs and the recipe of this publication. `record` is kept in the ledger only and never
+        part of a digest. Raises LakeError when an input is no longer in the lake, BucketAway where the bucket does not
+        answer: what was made is then in the folder, and the next call of anything that changes the lake gives it.
         """
         files = list_files(staged.path)
         manifest = {
@@ -215,10 +251,18 @@ class Lake:
         }
         write_flushed(staged.path / MANIFEST, canonical(manifest))
         _seal(staged.path)
+        for _ in range(ROUNDS - 1):
+            with suppress(Overtaken):
+                return self._publish(staged, manifest, inputs, record)
+        return self._publish(staged, manifest, inputs, record)
+
+    def _publish(
+        self, staged: Staged, made: Mapping[str, Any], inputs: Mapping[str, Version], record: Mapping[str, Any]
+    ) -> Version:
         with self.publishing(), self.lock(staged.ref):
             if "erased" not in record:  # what is written in an erased version's place may come from erased ones
                 _require_present(inputs.values())
-            return self._make_current(staged, manifest, record)
+            return self._make_current(staged, made, record)
 
     def _make_current(self, staged: Staged, made: Mapping[str, Any], record: Mapping[str, Any]) -> Version:
         folder = self.folder(staged.ref)
@@ -256,7 +300,11 @@ class Lake:
         current = self.require(ref)
         for entry in self.history(ref):
             if entry.digest == current.ledger_head:
-                return dict(entry.record["publication"])
+                publication = entry.record.get("publication")
+                fault = publication_fault(publication)
+                if fault or not isinstance(publication, dict):
+                    raise DamagedLake(f"{ref}: the ledger's line of the current publication: {fault}: {ledger.RESTORE}")
+                return publication
         raise LakeError(f"{ref}: the ledger lacks the publication that is current: run: {ref.command}")
 
     def verify(self, version: Version) -> list[str]:

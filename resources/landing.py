@@ -31,9 +31,11 @@ from resources.drops import MARKER, Drop, copy_file, files_digest, find_drops, i
 from resources.erasure.book import Book
 from resources.erasure.deliveries import FILES, HOME, Kept, kept_files
 from resources.erasure.rows import strip_folder
-from resources.manifest import digest
+from resources.lake import Lake
+from resources.manifest import check_file_name, digest
 from resources.splits import KEY_DIGITS, Splits
 from resources.staging import temporary_folder
+from resources.untrusted import taking_apart
 
 
 def now_ms() -> int:
@@ -264,7 +266,11 @@ class Landing:
     def _deliveries(self) -> list[Delivery]:
         kinds = ("drop", "correction")
         records = self.records()
-        return [self._delivery(n, r, kept_files(records, r)) for n, r in enumerate(records) if r["kind"] in kinds]
+        with taking_apart(self.ledger, ledger.RESTORE):
+            told = [(n, r, kept_files(records, r)) for n, r in enumerate(records) if r["kind"] in kinds]
+            for _, record, kept in told:
+                _require_form(record, kept)
+        return [self._delivery(*each) for each in told]
 
     def _delivery(self, number: int, record: Mapping[str, Any], kept: Kept) -> Delivery:
         folder = self._book / FILES / kept.folder
@@ -298,7 +304,8 @@ class Landing:
     def _lock(self) -> Iterator[None]:
         """One process at a time takes in."""
         self._home.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._home / "lock", is_singleton=True):
+        changing = Lake(self._lake).changing(f"{HOME}/{self._dataset.name}")
+        with changing, FileLock(self._home / "lock", is_singleton=True):
             yield
 
     def _adopt(self) -> None:
@@ -314,6 +321,18 @@ class Landing:
                     ledger.append(
                         self.ledger, {"kind": "moved", "root": str(self._root.resolve()), "at": iso(now_ms())}
                     )
+
+
+def _require_form(record: Mapping[str, Any], kept: Kept) -> None:
+    """Raises ValueError for a line about a delivery that would lead out of the book's folder, or says no day or
+    time."""
+    for name in (kept.folder, *record["files"], *record["placed"].values(), *kept.digests):
+        check_file_name(name)
+    if record["files"].keys() - record["placed"].keys():
+        raise ValueError("a file is placed nowhere")
+    date.fromisoformat(record["day"])
+    _ms(record["arrived"])
+    float(record["watermark_hours"])
 
 
 def _short(error: DataError, drop: Drop) -> str:

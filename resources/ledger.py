@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml.errors import LakeError
-from resources.manifest import canonical, digest
+from ml.errors import DamagedLake
+from ml.strangers import FORM, MIB, one_line, printable
+from resources.manifest import DIGEST, canonical, digest
+from resources.untrusted import record_bytes
 
 LEDGER = "ledger.jsonl"
 GENESIS = "0" * 64
+LEDGER_BYTES = 32 * MIB
+"""Largest ledger that is read: a publication takes some 5 kB, of a partition."""
+
+RESTORE = "restore the ledger from a backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,12 @@ def append(path: Path, record: Mapping[str, Any]) -> str:
     A last line without its end (the process died while writing; nobody was told of it) is cut off first.
     """
     path.touch()
+    complete = _complete(path)
     with path.open("r+b") as stream:
-        complete = _complete(stream.read())
-        stream.truncate(len(complete))
-        stream.seek(len(complete))
-        prev = _parse(path, complete.splitlines()[-1]).digest if complete else GENESIS
+        size = sum(len(line) + 1 for line in complete)
+        stream.truncate(size)
+        stream.seek(size)
+        prev = _parse(path, complete[-1]).digest if complete else GENESIS
         body = {"prev": prev, "record": dict(record)}
         head = digest(body)
         stream.write(canonical({"digest": head, **body}) + b"\n")
@@ -50,14 +57,13 @@ def entries(path: Path) -> list[Entry]:
     """All complete lines, oldest first; [] where there is no ledger."""
     if not path.exists():
         return []
-    return [_parse(path, line) for line in _complete(path.read_bytes()).splitlines()]
+    return [_parse(path, line) for line in _complete(path)]
 
 
 def problems(path: Path) -> list[str]:
     """What is wrong with the chain, one line each; [] when every line's bytes, digest and predecessor hold."""
     found, prev = [], GENESIS
-    lines = _complete(path.read_bytes()).splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_complete(path) if path.exists() else [], start=1):
         entry = _parse(path, line)
         body = {"prev": entry.prev, "record": entry.record}
         if entry.prev != prev:
@@ -68,13 +74,18 @@ def problems(path: Path) -> list[str]:
     return found
 
 
-def _complete(data: bytes) -> bytes:
-    return data[: data.rfind(b"\n") + 1]
+def _complete(path: Path) -> list[bytes]:
+    """The complete lines, without their ends."""
+    data = record_bytes(path, RESTORE, LEDGER_BYTES)
+    return data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
 
 
 def _parse(path: Path, line: bytes) -> Entry:
     try:
         value = json.loads(line)
-        return Entry(value["digest"], value["prev"], value["record"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise LakeError(f"{path}: a line is damaged ({error}); restore the ledger from a backup") from error
+        entry = Entry(value["digest"], value["prev"], value["record"])
+        if not (DIGEST.fullmatch(entry.digest) and DIGEST.fullmatch(entry.prev) and isinstance(entry.record, dict)):
+            raise ValueError("digest, prev and record have another form")
+        return entry
+    except FORM as error:
+        raise DamagedLake(f"{printable(path)}: a line is damaged ({one_line(error)}): {RESTORE}") from error

@@ -1,20 +1,27 @@
 """Manifests: what a version is made of, as canonical bytes with a digest.
 
-Belongs here: canonical JSON, file digests, the content digest, recipe keys. Does not belong here: folders,
-locks and pointers (`resources.lake`) and when or by whom something was made (`resources.ledger`).
+Belongs here: canonical JSON, file digests, the content digest, recipe keys, the form of what is read back. Does not
+belong here: folders, locks and pointers (`resources.lake`) and when or by whom something was made
+(`resources.ledger`).
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ml.errors import LakeError
+from ml.strangers import one_line
+from resources.ref import Ref, is_partition
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+DIGEST = re.compile(r"[0-9a-f]{64}")
+VERSION = re.compile(r"[0-9a-f]{16}")
+_CHECK = {"name", "passed", "blocking", "count_bad", "examples", "description"}
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*(/[A-Za-z0-9_][A-Za-z0-9_.=+-]*)*")
 
 
@@ -53,8 +60,62 @@ def file_digest(path: Path) -> str:
 def check_file_name(name: str) -> str:
     """`name` itself if it is a relative path that stays inside its folder, else LakeError."""
     if not _FILE.fullmatch(name) or name == MANIFEST:
-        raise LakeError(f"{name!r} is no file name for the lake: use letters, digits and _.=+- (folders by /)")
+        raise LakeError(
+            f"{one_line(name, 120)!r} is no file name for the lake: use letters, digits and _.=+- (folders by /)"
+        )
     return name
+
+
+def shape_fault(manifest: Any) -> str:
+    """What is wrong with the form of a manifest; "" when its files lie in their folder and its inputs can be walked."""
+    try:
+        names = [check_file_name(file["name"]) for file in manifest["files"]]
+        sound = all(
+            DIGEST.fullmatch(f["sha256"]) and type(f["bytes"]) is int and f["bytes"] >= 0 for f in manifest["files"]
+        )
+        if len(set(names)) != len(names) or not sound:
+            return "a file is named twice, or has no digest or size"
+        rows = manifest.get("rows") or {}
+        if not all(isinstance(name, str) and type(count) is int for name, count in rows.items()):
+            return "rows are not counted by file"
+        return making_fault(manifest)
+    except Exception as error:  # noqa: BLE001 whatever a stranger's file holds, it is named and walked no further
+        return f"its form is wrong ({one_line(error, 120)})"
+
+
+def publication_fault(publication: Any) -> str:
+    """The same for what a ledger says of a publication."""
+    try:
+        if not (VERSION.fullmatch(publication["version"]) and DIGEST.fullmatch(publication["manifest"])):
+            return "it names no version"
+        datetime.fromisoformat(publication["at"])
+        return making_fault(publication)
+    except Exception as error:  # noqa: BLE001
+        return f"its form is wrong ({one_line(error, 120)})"
+
+
+def record_fault(record: Mapping[str, Any]) -> str:
+    """The same for a line of a partition's ledger: a publication where there is one, the run and its environment."""
+    run, environment = record.get("run", {}), record.get("environment", {})
+    if not (isinstance(run, dict) and isinstance(environment, dict) and isinstance(run.get("erased", []), list)):
+        return "run or environment have another form"
+    if not all(isinstance(e, dict) and {"manifest", "tombstone"} <= e.keys() for e in run.get("erased", [])):
+        return "it names no tombstones"
+    return publication_fault(record["publication"]) if "publication" in record else ""
+
+
+def making_fault(made: Mapping[str, Any]) -> str:
+    """What is wrong with what both say: from which inputs, by which recipe and code, with which checks."""
+    if not DIGEST.fullmatch(made["content"]) or not isinstance(made["recipe_key"], str):
+        return "it has no content digest or recipe key"
+    for name, wanted in [(made["ref"], made["content"]), *made["inputs"].items()]:
+        ref = Ref.of_input(name)
+        if str(ref) != name.partition("@")[0] or not is_partition(ref.partition) or not DIGEST.fullmatch(wanted):
+            return f"input {one_line(name, 120)!r} is not named by a digest"
+    wrong = [k for k in ("recipe", "code") if not isinstance(made[k], dict)]
+    wrong += [] if all(isinstance(c, dict) and c.keys() >= _CHECK for c in made["checks"]) else ["checks"]
+    wrong += [] if isinstance(made["recipe"].get("sources", {}), dict) else ["recipe.sources"]
+    return f"field {wrong[0]} has another form" if wrong else ""
 
 
 def list_files(folder: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ Belongs here: one small file a run, from before the run exists in the store unti
 whose process is dead. Does not belong here: talking to the store (`resources.tracker`).
 """
 
-import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ from ml.durable import write_flushed
 from ml.errors import NewsrecError
 from resources.manifest import canonical
 from resources.ref import Ref
+from resources.untrusted import record_object, taking_apart
 
-_LARGEST = 64 << 20
+_MOST_FIGURES = 1_000_000
 
 
 @dataclass(slots=True)
@@ -109,10 +109,14 @@ def _free(path: Path) -> FileLock | None:
 
 
 def _read(path: Path) -> OpenRun:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("larger than any report")
-        value = json.loads(path.read_bytes())
-        return OpenRun(path, Ref.parse(value["ref"]), str(value["dagster_run"]), value["report"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NewsrecError(f"{path} is damaged ({error}): remove it, then see newsrec audit reconcile") from error
+    remedy = "remove it, then see newsrec audit reconcile"
+    value = record_object(path, remedy)
+    with taking_apart(path, remedy):
+        report = value["report"]
+        if report is not None:
+            texts = [report["run_id"], *report["artifacts"]]
+            texts += [t for name in ("params", "tags", "inputs") for pair in report[name].items() for t in pair]
+            figures = [(str(key), float(figure), int(at), int(step)) for key, figure, at, step in report["metrics"]]
+            if not all(isinstance(text, str) for text in texts) or len(figures) > _MOST_FIGURES:
+                raise ValueError("its report has another form")
+        return OpenRun(path, Ref.parse(value["ref"]), str(value["dagster_run"]), report)

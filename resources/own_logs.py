@@ -6,13 +6,15 @@ Belongs here: where a declaration is found. Does not belong here: its form (`ml.
 import os
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ml.datasets import DATASETS, OWN, Dataset, dataset, register
-from ml.errors import LakeError, UsageError
-from ml.own_log import declared_dataset, read_log_file
+from ml.errors import UsageError
+from ml.own_log import declared_dataset, read_log_file, require_declared
 from ml.readers.own_log import LOG_FILE
+from resources.lake import Lake
 from resources.staging import temporary_folder
+from resources.untrusted import record_bytes, taking_apart
 
 REMEMBERED = ".logs"
 _FORM = TypeAdapter(Dataset)
@@ -67,7 +69,7 @@ def _remember(found: Dataset, lake: Path) -> None:
     content = _FORM.dump_json(found)
     if not path.is_file() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(lake / ".staging") as folder:
+        with Lake(lake).changing(REMEMBERED), temporary_folder(lake / ".staging") as folder:
             (folder / path.name).write_bytes(content)
             (folder / path.name).replace(path)
 
@@ -78,7 +80,11 @@ def _recalled(name: str, lake: Path) -> Dataset:
         if name == OWN:
             raise UsageError("--dataset own names no log: add --data-root, or use the name in its log.toml")
         return dataset(name)
-    try:
-        return register(_FORM.validate_json(path.read_bytes()))
-    except ValidationError as error:
-        raise LakeError(f"{path} is damaged: remove it, and run with --data-root once more") from error
+    remedy = "remove it, and run with --data-root once more"
+    data = record_bytes(path, remedy)
+    with taking_apart(path, remedy):
+        found = _FORM.validate_json(data)
+        require_declared(found)
+        if found.name != name:
+            raise ValueError(f"it is called {found.name!r}")
+    return register(found)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ml.errors import DataError
+from ml.parquet import read_table
 
 ROW_GROUP = 131_072
 
@@ -33,14 +33,5 @@ def write_parquet(table: pa.Table, path: Path) -> int:
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """One file as a table. Raises DataError naming the file when it is missing, damaged or lacks a column."""
-    try:
-        with pq.ParquetFile(path) as file:
-            missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
-            if missing:
-                raise DataError(
-                    f"{path} has no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}"
-                )
-            return file.read(columns=list(columns) if columns is not None else None)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read as parquet ({error}): write it again") from error
+    """One file as a table. Raises DataError naming the file when it is missing, damaged, lies or lacks a column."""
+    return read_table(path, columns)

@@ -17,8 +17,15 @@ def lake_root() -> Path:
 
 
 def existing_lake(given: Path | None) -> Path:
-    """The root of a lake that is there: the one `given`, or the default. Raises UsageError where it is not."""
-    root = given or lake_root()
-    if not root.is_dir():
+    """The root of a lake that is there: the one `given`, or the default, up to date with its bucket where it has one.
+    Raises UsageError where it is not."""
+    from resources.bucket.address import bucket_of
+
+    root = (given or lake_root()).absolute()
+    if bucket_of(root) is not None:
+        from resources.lake import Lake
+
+        Lake(root).catch_up()
+    elif not root.is_dir():
         raise UsageError(f"no lake at {root}: give --lake or NEWSREC_LAKE")
-    return root.absolute()
+    return root

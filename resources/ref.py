@@ -47,11 +47,9 @@ class Ref:
     def parse(cls, text: str) -> "Ref":
         """The reverse of `str(ref)`. Raises UsageError for anything else."""
         parts = text.split("/")
-        if len(parts) == 3:
-            return cls(parts[0], parts[1], parts[2])
-        if len(parts) == 4:
-            return cls(parts[0], parts[1], parts[3], parts[2])
-        raise UsageError(f"{text!r} names nothing in the lake: write dataset/stage/[model/]partition")
+        if len(parts) not in (3, 4):
+            raise UsageError(f"{text[:200]!r} names nothing in the lake: write dataset/stage/[model/]partition")
+        return cls(parts[0], parts[1], parts[-1], parts[2] if len(parts) == 4 else None)
 
     @classmethod
     def of_input(cls, name: str) -> "Ref":
@@ -78,9 +76,21 @@ class Ref:
         return f"newsrec run --dataset {self.dataset} --as-of {day}{f' --split {split}' if split else ''}{models}"
 
 
+def is_partition(name: str) -> bool:
+    """Whether a partition is called so: by a day, and what it was split or spanned by."""
+    try:
+        date.fromisoformat(name.split(".")[0])
+    except ValueError:
+        return False
+    return bool(_PARTITION.fullmatch(name))
+
+
 def _analysis_command(dataset: str, partition: str) -> str:
     """The partition `D.7d` covers the seven days before D, `D.all` all of them."""
     day, _, span = partition.partition(".")
-    last = date.fromisoformat(day) - timedelta(days=1)
-    first = last - timedelta(days=int(span[:-1]) - 1) if span != "all" else None
+    try:
+        last = date.fromisoformat(day) - timedelta(days=1)
+        first = last - timedelta(days=int(span[:-1]) - 1) if span != "all" else None
+    except (ValueError, OverflowError):
+        return f"newsrec analyse --dataset {dataset}"
     return f"newsrec analyse --dataset {dataset}{f' --from {first}' if first else ''} --to {last}"

@@ -5,14 +5,16 @@ parsing (`ml.readers`), taking in (`resources.landing`), and which rows make a d
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import reader
+from ml.readers.account import Account, read_account
 from ml.readers.merge import QUARANTINE, listed_articles, merge_day
+from ml.readers.strays import Stray
 from resources.days import BUNDLE, Log, days_in
 from resources.drops import LANDING, Drop
 from resources.erasure.rows import left_out
@@ -38,12 +40,14 @@ def no_progress(_message: str) -> None:
 class RawDay:
     """The raw rows of one day: its parquet files, and sha256 by name of the source files that they come from. `merged`
     is the digest of the files where more than the bundle makes the day, else None. `erased`: rows of erased readers
-    that were left out, by request."""
+    that were left out, by request. `accounts`: what became of the rows of each delivery whose rows without a day this
+    day holds (the bundle's first day, the day of a drop or correction) when it was cut into days."""
 
     files: tuple[Path, ...]
     sources: Mapping[str, str]
     merged: str | None
     erased: Mapping[str, int]
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
     @property
     def recipe(self) -> dict[str, object]:
@@ -89,6 +93,10 @@ class DatasetSource:
         root = self.root(dataset)
         files = reader(dataset.reader).sources(root)
         return self._splits.hashes(root, [p for p in files if p.relative_to(root).parts[0] != LANDING])
+
+    def strays(self, dataset: Dataset) -> list[Stray]:
+        """Entries of the data root that are not read."""
+        return reader(dataset.reader).strays(self.root(dataset))
 
     def oracle(self, dataset: Dataset) -> Path | None:
         """The simulator's sealed `oracle/` folder, None where the source has none."""
@@ -137,15 +145,17 @@ class DatasetSource:
         deliveries, erased = {piece.delivery for piece in pieces}, left_out(piece.folder for piece in pieces)
         folder = self._folder(dataset, log, day)
         files = sorted(folder.glob("*.parquet"))
+        accounts = {BUNDLE: read_account(log.bundle)} if day in days_in(log.bundle)[:1] else {}
         sources = self._bundle(dataset) if BUNDLE in deliveries else {}
         for delivery in log.deliveries:
             if delivery.label in deliveries:
                 sources |= delivery.sources
+                accounts |= {delivery.label: read_account(delivery.split)} if delivery.day == day else {}
         if deliveries == {BUNDLE}:
-            if day == days_in(log.bundle)[0]:
+            if accounts:
                 files += log.bundle.glob(QUARANTINE)
-            return RawDay(tuple(files), sources, None, erased)
-        return RawDay(tuple(files), sources, digest(self._splits.hashes(folder, files)), erased)
+            return RawDay(tuple(files), sources, None, erased, accounts)
+        return RawDay(tuple(files), sources, digest(self._splits.hashes(folder, files)), erased, accounts)
 
     def correct(self, dataset: Dataset, day: date, folder: Path, why: str, who: str) -> dict[str, object]:
         """Replaces `day` by the rows in `folder` (see `Landing.correct`); what the day was made of before."""

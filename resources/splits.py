@@ -5,7 +5,6 @@ files a dataset has (`resources.source`, `resources.landing`) and parsing (`ml.r
 """
 
 import functools
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,15 +12,17 @@ from pathlib import Path
 from filelock import FileLock
 
 from ml.datasets import Dataset
-from ml.errors import DataError, LakeError
+from ml.errors import DamagedLake, DataError
 from ml.readers import reader
 from resources.code import source_digest
 from resources.erasure.book import Book
 from resources.erasure.rows import strip_folder
 from resources.manifest import canonical, digest, file_digest
 from resources.staging import temporary_folder
+from resources.untrusted import record_object
 
 FINGERPRINTS = "fingerprints.json"
+FINGERPRINT_BYTES = 64 << 20
 SPLIT = ".split"
 KEY_DIGITS = 16
 
@@ -54,6 +55,8 @@ class Splits:
         Rows of erased readers are left out, and the folder says so (`resources.erasure.rows`)."""
         erased = Book(self._lake, dataset.name).readers()
         what = {**what, "erased": erased.digest} if erased else what
+        if dataset.declared:
+            what = {**what, **dataset.facts, "days": [str(dataset.first_day), str(dataset.last_day)]}
         key = digest({**what, "code": _code()})[:KEY_DIGITS]
         home = self._lake / SPLIT / dataset.name
         home.mkdir(parents=True, exist_ok=True)
@@ -116,7 +119,7 @@ def _code() -> str:
 def _load(cache: Path) -> dict[str, str]:
     if not cache.exists():
         return {}
-    try:
-        return dict(json.loads(cache.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise LakeError(f"{cache} is damaged ({error}): remove it, it is only a cache") from error
+    found = record_object(cache, "remove it, it is only a cache", FINGERPRINT_BYTES)
+    if not all(isinstance(value, str) for value in found.values()):
+        raise DamagedLake(f"{cache} holds what is no digest: remove it, it is only a cache")
+    return found

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ml.errors import DataError
+from ml.parquet import read_table
+from ml.strangers import reading
 from resources.parquet import write_parquet
 from resources.staging import temporary_folder
+
+REMEDY = "remove it, its texts are encoded again"
 
 
 class VectorCache:
@@ -27,7 +29,7 @@ class VectorCache:
 
     def missing(self, digests: Sequence[str]) -> list[str]:
         """The distinct digests that have no vector yet, in order of first appearance. Raises DataError naming a
-        damaged chunk."""
+        damaged chunk. What a chunk says of a text is believed."""
         for path in sorted(set(self.folder.glob("*.parquet")) - self._read):
             for row, digest in enumerate(_read(path, "digest").to_pylist()):
                 self._where.setdefault(digest, (path, row))
@@ -53,12 +55,13 @@ class VectorCache:
 
 
 def _read(path: Path, column: str) -> pa.ChunkedArray:
-    try:
-        return pq.read_table(path, columns=[column], page_checksum_verification=True).column(column)
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}): remove it, its texts are encoded again") from error
+    return read_table(path, [column], REMEDY).column(column)
 
 
 def _vectors(path: Path) -> np.ndarray:
     column = _read(path, "vector").combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), -1)
+    with reading(path, REMEDY):
+        found = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+        if column.null_count or found.dtype != np.float32 or not np.isfinite(found).all():
+            raise ValueError("vectors are not finite numbers")
+        return found

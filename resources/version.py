@@ -6,15 +6,23 @@ current and how one comes to be (`resources.lake`).
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ml.errors import LakeError
-from resources.manifest import FORMAT, MANIFEST, canonical, content_digest, file_digest
+from ml.errors import DamagedLake, LakeError
+from ml.strangers import FORM, MIB, one_line, printable
+from resources.manifest import FORMAT, MANIFEST, VERSION, canonical, content_digest, file_digest, shape_fault
 from resources.ref import Ref
+from resources.untrusted import record_bytes, record_object, require_inside, taking_apart
+
+MANIFEST_BYTES = 16 * MIB
+"""Largest manifest that is read: an input takes some 130 bytes."""
+
+ANEW = "remove this version and its pointer, and materialise the partition again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +65,11 @@ class Version:
 
 def require_sound(version: Version) -> None:
     """Raises LakeError where a byte of the version differs from what was published: an input that changed makes no
-    numbers. A file is hashed once a process for as long as its size, times and place stay."""
+    numbers."""
     for entry in version.manifest["files"]:
         path = version.path / entry["name"]
         try:
-            facts = path.stat()
-            found = _digest_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+            found = digest_once(path)
         except OSError as error:
             raise LakeError(f"{version.ref}: {path} cannot be read ({error.strerror}): run again") from error
         if found != entry["sha256"]:
@@ -70,6 +77,12 @@ def require_sound(version: Version) -> None:
                 f"{version.ref}: the bytes of {path} differ from what was published: remove that file and run again, "
                 f"which makes it anew"
             )
+
+
+def digest_once(path: Path) -> str:
+    """sha256 hex of a file's bytes, read once a process for as long as its size, times and place stay."""
+    facts = path.stat()
+    return _digest_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
 
 
 @lru_cache(maxsize=65_536)
@@ -84,16 +97,63 @@ def _size(path: Path) -> int | None:
 def read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     """The manifest in `folder` and the sha256 hex of its bytes. Raises LakeError when it is missing or damaged."""
     path = folder / MANIFEST
+    data = record_bytes(path, ANEW, MANIFEST_BYTES)
     try:
-        data = path.read_bytes()
         manifest = json.loads(data)
         sound = manifest["format"] == FORMAT and canonical(manifest) == data
         sound = sound and manifest["content"] == content_digest(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LakeError(f"{path} is missing or damaged ({error}): materialise this partition again") from error
-    if not sound:
-        raise LakeError(f"{path} was changed after it was written: materialise this partition again")
+    except (*FORM, LakeError) as error:
+        raise DamagedLake(f"{printable(path)} is damaged ({one_line(error)}): {ANEW}") from error
+    fault = shape_fault(manifest) if sound else "it was changed after it was written"
+    if fault:
+        raise DamagedLake(f"{printable(path)}: {fault}: {ANEW}")
     return manifest, hashlib.sha256(data).hexdigest()
+
+
+def read_version(ref: Ref, folder: Path, recipe_key: str, ledger_head: str) -> Version:
+    """The version in `folder`, which must be one of `ref`. Raises DamagedLake where manifest or files are not in it."""
+    manifest, digest = read_manifest(folder)
+    if manifest["ref"] != str(ref) or manifest["content"][: len(folder.name)] != folder.name:
+        raise DamagedLake(f"{printable(folder / MANIFEST)} is that of another version: {ANEW}")
+    away = linked(folder, manifest)
+    if away:
+        raise DamagedLake(f"{printable(folder / away[0])} is a link or lies behind one: {ANEW}")
+    return Version(ref, folder, manifest, digest, recipe_key, ledger_head)
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What `current.json` says: folder, manifest digest, recipe key and ledger line of the current version."""
+
+    version: str
+    manifest: str
+    recipe_key: str
+    ledger: str
+
+
+def read_pointer(root: Path, path: Path, remedy: str) -> Pointer:
+    """The pointer at `path`. Raises DamagedLake where it is damaged, names what is no version, or where it or the
+    version lie outside the lake at `root`."""
+    found = record_object(path, remedy)
+    with taking_apart(path, remedy):
+        pointer = Pointer(**found)
+        digests = (pointer.manifest, pointer.recipe_key, pointer.ledger)
+        if not VERSION.fullmatch(pointer.version) or not all(isinstance(d, str) for d in digests):
+            raise ValueError("it names no version")
+    require_inside(root, path.parent / pointer.version)
+    return pointer
+
+
+def linked(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Names of the files of a version that are links, or lie in a folder that is one."""
+    return [f["name"] for f in manifest["files"] if any(p.is_symlink() for p in _way(folder, f["name"]))]
+
+
+def _way(folder: Path, name: str) -> Iterator[Path]:
+    """The file `name` and the folders between."""
+    for part in name.split("/"):
+        folder = folder / part
+        yield folder
 
 
 def verify(version: Version) -> list[str]:

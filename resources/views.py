@@ -10,6 +10,7 @@ import duckdb
 
 from ml.datasets import dataset as known_dataset
 from ml.errors import UsageError
+from ml.parquet import check
 from resources.lake import Lake
 from resources.ref import Ref
 from resources.version import Version
@@ -119,5 +120,8 @@ def _predictions(lake: Lake, dataset: str, file: str) -> list[Path]:
 
 
 def _sql_list(files: list[Path]) -> str:
+    """Files for DuckDB, which opens them itself: each is checked before."""
+    for file in files:
+        check(file)
     quoted = ("'" + str(f).replace("'", "''") + "'" for f in files)
     return f"[{', '.join(quoted)}]"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ml.analysis.measure import Analysis
+from ml.analysis.measure import IN_VIEW, IN_VIEW_MADE, Analysis
 from ml.figures import Panel, category_bars, panels
+from ml.synthetic import MARK
 
 MOST_CATEGORIES = 12
 MOST_DENSITIES = 6
@@ -112,15 +113,23 @@ def _categories(found: Analysis) -> Iterator[Drawing]:
             shares = dict(zip(names[:MOST_CATEGORIES], columns[column].tolist(), strict=False))
             rest = float(columns[column][MOST_CATEGORIES:].sum())
             series[label] = shares | ({REST: rest} if len(names) > MOST_CATEGORIES else {})
+    in_view = _SHARES[IN_VIEW_MADE if IN_VIEW_MADE in columns else IN_VIEW]
     caption = (
-        "Shares of clicks, of articles published in the span, of places in view, and of the 20 places of Most Popular. "
+        f"Shares of clicks, of articles published in the span, of places {in_view}, and of the 20 places of Most "
+        "Popular. "
         "Document 1, Fig. 5.1 and Tab. A.6, gives the last one for EB-NeRD in broader categories (below)."
     )
     drawing = category_bars("categories", series)
     yield Drawing("Category distribution (Fig. 5.1)", drawing, caption, ("categories",))
 
 
-_SHARES = {"clicks": "clicks", "published": "published", "in_view": "in view", "most_popular": "Most Popular"}
+_SHARES = {
+    "clicks": "clicks",
+    "published": "published",
+    IN_VIEW: "in view",
+    IN_VIEW_MADE: f"in view{MARK}",
+    "most_popular": "Most Popular",
+}
 
 
 def _days(found: Analysis) -> Iterator[Drawing]:

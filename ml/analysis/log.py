@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ml import schema
 from ml.clock import MS_PER_DAY
@@ -19,6 +18,7 @@ from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.lifecycle import UNKNOWN, covered
 from ml.log import int_array
+from ml.parquet import read_batches, read_table
 
 BATCH = 131_072
 """Impressions read at once."""
@@ -61,7 +61,7 @@ class SpanFiles:
     def click_days(self, columns: Sequence[str]) -> Iterator[tuple[date, pa.Table]]:
         """The clicks of each day, sorted by time, with `columns` only."""
         for day in self.days:
-            yield day, pq.read_table(self.clicks[day], columns=list(columns))
+            yield day, read_table(self.clicks[day], schema.some(schema.CLICKS, *columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ class Articles:
     def read(cls, files: SpanFiles) -> "Articles":
         """From the days' articles and the ids of the span's clicks."""
         columns = [schema.ARTICLE_ID, schema.PUBLISHED, "published_is_first_seen", "category_id", "category"]
-        parts = [pl.from_arrow(pq.read_table(files.articles[day], columns=columns)) for day in sorted(files.articles)]
+        wanted = schema.some(schema.ARTICLES, *columns)
+        parts = [pl.from_arrow(read_table(files.articles[day], wanted)) for day in sorted(files.articles)]
         listed = pl.concat([part for part in parts if isinstance(part, pl.DataFrame)])
         listed = listed.unique(schema.ARTICLE_ID, keep="first", maintain_order=True)
         listed = listed.sort(schema.PUBLISHED, schema.ARTICLE_ID)
@@ -161,21 +162,26 @@ def days_of_clicks(files: SpanFiles, articles: Articles) -> Iterator[DayClicks]:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Some impressions: how many articles were in view and how many clicked, int64 [I], and the ids in view, flat."""
+    """Some impressions: how many articles were in view and how many clicked, int64 [I], the ids in view, flat, and the
+    ways in which lists that nobody was shown were `made`."""
 
     inview: np.ndarray
     clicked: np.ndarray
     article_id: np.ndarray
+    made: frozenset[str]
 
 
 def impressions_of(path: Path) -> Iterator[Shown]:
     """The impressions of one day, a batch at a time."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(BATCH, columns=[schema.INVIEW, schema.CLICKED]):
-            inview, clicked = batch.column(schema.INVIEW), batch.column(schema.CLICKED)
-            yield Shown(
-                *(_flat(column) for column in (inview.value_lengths(), clicked.value_lengths(), inview.flatten()))
-            )
+    for batch in read_batches(path, BATCH, [schema.INVIEW, schema.CLICKED, schema.SYNTHETIC]):
+        columns = (batch[name].combine_chunks() for name in (schema.INVIEW, schema.CLICKED, schema.SYNTHETIC))
+        inview, clicked, made = columns
+        yield Shown(
+            _flat(inview.value_lengths()),
+            _flat(clicked.value_lengths()),
+            _flat(inview.flatten()),
+            frozenset(filter(None, made.unique().to_pylist())),
+        )
 
 
 def _flat(column: pa.Array) -> np.ndarray:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ml import published
+from ml import published, synthetic
 from ml.analysis.log import Articles, SpanFiles, days_of_clicks, impressions_of
 from ml.analysis.tallies import LIST, OLDEST, Categories, ClickAges, Growth, Impressions, Readers
 from ml.clock import MS_PER_HOUR
 from ml.lifecycle import UNKNOWN, AgeTally, Lifespans
 from ml.popularity_skew import GRID, TOP, WINDOW, SkewTally, SlidingWindow, gini
+from ml.synthetic import SYNTHETIC
 
 Json = dict[str, Any]
 Progress = Callable[[str], None]
@@ -36,6 +37,9 @@ LEAST_ARTICLES = 30
 """Fewer articles than that make no distribution by category."""
 
 LEAST_IN_CATEGORY = 5
+IN_VIEW, IN_VIEW_MADE = "in_view", "in_view_synthetic"
+"""Column of the shares of places in view; the latter of lists that nobody was shown."""
+
 NO_CATEGORIES = "no article of the log has a category"
 QUANTILES = (0.25, 0.5, 0.75)
 HORIZONS = {"1_h": 60, "4_h": 240, "24_h": 1440, "7_d": 10080}
@@ -73,6 +77,7 @@ def analyse(files: SpanFiles, progress: Progress = lambda _: None) -> Analysis:
     report: Json = {
         "dataset": files.dataset.name,
         "simulated": files.dataset.synthetic,
+        SYNTHETIC: counted.impressions.made,
         "span": _span(files),
         "notes": _notes(counted),
         "published": {"source": published.SOURCE, "label": published.label(files.dataset.name)},
@@ -163,6 +168,10 @@ def _notes(counted: _Counted) -> list[str]:
             f"{standing_in:,} of {len(articles):,} articles have no publication time: their first appearance stands in "
             "for it, so their age, lifecycle and place in the catalogue's growth are counted from there. An article "
             "clicked once then lives 0 hours by construction; Fig. 3.1 leaves these first clicks out."
+        )
+    if counted.impressions.made:
+        found.append(
+            synthetic.note("What is said of impressions and of categories in view rests", counted.impressions.made)
         )
     if articles.unlisted:
         found.append(f"{articles.unlisted:,} clicked articles are in no article table up to the span's end.")
@@ -317,7 +326,7 @@ def _categories(counted: _Counted, report: Json, tables: Tables) -> None:
     counts = {
         "clicks": tally.clicks,
         "published": articles.by_category(np.flatnonzero(inside)),
-        "in_view": tally.inview,
+        IN_VIEW_MADE if counted.impressions.made else IN_VIEW: tally.inview,
         "most_popular": tally.popular,
     }
     order = np.argsort(-tally.clicks, kind="stable")
@@ -389,10 +398,15 @@ def _shown(counted: _Counted, report: Json, tables: Tables) -> None:
     if not found.total:
         report["left_out"]["impressions"] = "the span holds no impressions"
         return
-    basis = f"{found.total:,} impressions"
+    basis = f"{found.total:,} {synthetic.marked('impressions', found.made)}"
     median = int(np.searchsorted(np.cumsum(found.by_length), found.total / 2))
-    _measure(report, "clicks_per_impression", "clicks per impression", found.clicks / found.total, "number", basis)
-    _measure(report, "inview_median", "articles in view, median", median, "count", basis)
-    _measure(report, "without_click", "impressions without a click", found.without_click / found.total, "share", basis)
+    measured = {
+        "clicks_per_impression": ("clicks per impression", found.clicks / found.total, "number"),
+        "inview_median": ("articles in view, median", median, "count"),
+        "without_click": ("impressions without a click", found.without_click / found.total, "share"),
+    }
+    for name, (label, value, unit) in measured.items():
+        _measure(report, name, synthetic.marked(label, found.made), value, unit, basis)
     lengths = np.flatnonzero(found.by_length)
-    tables["inview"] = pa.table({"articles": lengths, "impressions": found.by_length[lengths]})
+    columns = {"articles": lengths, "impressions": found.by_length[lengths]}
+    tables["inview"] = pa.table(columns | {SYNTHETIC: pa.array([found.made or None] * len(lengths), pa.string())})

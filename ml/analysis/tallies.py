@@ -130,6 +130,7 @@ class Impressions:
     def __init__(self) -> None:
         self.by_length = np.zeros(1, dtype=np.int64)
         self.clicks = self.without_click = 0
+        self._made: set[str] = set()
 
     def add(self, shown: Shown) -> None:
         """Count a batch."""
@@ -138,6 +139,12 @@ class Impressions:
         self.by_length = lengths
         self.clicks += int(shown.clicked.sum())
         self.without_click += int((shown.clicked == 0).sum())
+        self._made |= shown.made
+
+    @property
+    def made(self) -> str:
+        """How the lists that nobody was shown were made; empty where there is none."""
+        return "; ".join(sorted(self._made))
 
     @property
     def total(self) -> int:

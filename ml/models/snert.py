@@ -12,17 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from ml.asof import AsOf
-from ml.errors import DataError
 from ml.features import FittedFeatures
 from ml.inputs import article_inputs, history_inputs
 from ml.log import Cases
 from ml.models.base import Model, case_of
 from ml.recipes import Recipe
 from ml.snert import ArticleTables, SnertNet, load_weights
+from ml.strangers import read_model
 
 _BLOCK = 2048
 _CHUNK = 8192
@@ -59,15 +58,9 @@ class Snert(Model):
 
         Raises DataError in one line where a file is missing, damaged, not finite or of another shape than recipe.json.
         """
-        path = checkpoint / "recipe.json"
-        try:
-            recipe = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
-            raise DataError(f"{path}: recipe cannot be read ({str(error).splitlines()[0]}): train again") from error
+        recipe = read_model(Recipe, checkpoint / "recipe.json", "train again")
         fitted = FittedFeatures.load(checkpoint)
-        net = SnertNet(fitted.spec, recipe)
-        load_weights(net, checkpoint / "model.safetensors")
-        model = cls(net, fitted, recipe, device)
+        model = cls(load_weights(fitted.spec, recipe, checkpoint / "model.safetensors"), fitted, recipe, device)
         if asof is not None:
             model._of(asof)
         return model

@@ -11,58 +11,68 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 
 from ml import schema
 from ml.readers.fit import misfits, polars_type
+from ml.readers.ranges import bad_codes, unset_outside
+from ml.readers.remarks import Remark, remarks_on
 from ml.readers.rules import SOURCE, UNFIT, Judged, bad_ids, bad_time, counted, judge
 
 _CLICK = (schema.CLICK_TIME, schema.USER_ID, schema.ARTICLE_ID)
 _ROW = "__row"
+COPIES = "exact_copy"
+"""Reason of the remarks on rows that repeat another one."""
+
 _UNFIT_ROWS = ("out_of_range", pl.col(UNFIT).is_not_null())
+_SMALL = (pl.Int64, pl.Int32, pl.Float32, pl.Boolean)
 _IMPRESSION = (schema.CLICK_TIME, schema.IMPRESSION_ID, schema.USER_ID)
 
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
-    """A table in order, as a frame; its quarantined rows; its figures (`DayTables.counts`)."""
+    """A table in order, as a frame; its quarantined rows; its figures (`DayTables.counts`); what is to be said of rows
+    that were not held back."""
 
     rows: pl.DataFrame
     held_back: pa.Table
     counts: dict[str, int]
+    remarks: list[Remark]
 
 
 def clicks(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
     """Clicks within [start, end), sorted by (time, user_id, article_id), one for each such triple.
 
-    Of repetitions the row with an impression is kept, then the one with a read time, then the smallest values. A
-    negative read time is unknown, and so is an infinite read time or depth: they become null and are counted.
+    Of repetitions the row with an impression is kept, then the one with a read time, then the smallest values. Cells
+    outside their range are unset (`ml.readers.ranges`).
     """
-    rules = [_UNFIT_ROWS, *bad_ids(schema.USER_ID, schema.ARTICLE_ID), *bad_time(schema.CLICK_TIME, start_ms, end_ms)]
+    rules = [
+        _UNFIT_ROWS,
+        *bad_ids(schema.USER_ID, schema.ARTICLE_ID),
+        *bad_codes("clicks"),
+        *bad_time(schema.CLICK_TIME, start_ms, end_ms),
+    ]
     judged = judge(complete(rows, schema.CLICKS), "clicks", rules)
-    kept = judged.kept
-    kept = kept.with_columns(pl.col(schema.READ_TIME, schema.SCROLL).fill_nan(None))
-    infinite = pl.col(schema.READ_TIME, schema.SCROLL).is_infinite().fill_null(False)
-    endless = int(kept.select(pl.sum_horizontal(infinite.sum())).item())
-    kept = kept.with_columns(pl.when(~infinite).then(pl.col(schema.READ_TIME, schema.SCROLL)).name.keep())
-    read_time = pl.col(schema.READ_TIME)
-    negative = int(kept.select((read_time < 0).sum()).item())
-    kept = kept.with_columns(pl.when(read_time >= 0).then(read_time).alias(schema.READ_TIME))
+    kept, remarks = unset_outside(judged.kept, "clicks")
     order = [*_CLICK, schema.IMPRESSION_ID, schema.READ_TIME, schema.SCROLL, schema.SESSION_ID, *schema.CONTEXT]
-    kept = _first_of_each(kept.sort(_CLICK, maintain_order=True), _CLICK, order)
-    figures = counted(len(rows), len(kept), len(judged.held_back))
-    return Canonical(kept, judged.held_back, figures | {"negative_read_time": negative, "infinite": endless})
+    single = _first_of_each(kept.sort(_CLICK, maintain_order=True), _CLICK, order)
+    remarks += remarks_on(single.repeated, "clicks", COPIES, "")
+    figures = counted(len(rows), len(single.kept), len(judged.held_back))
+    return Canonical(single.kept, judged.held_back, figures, remarks)
 
 
 def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
     """Impressions within [start, end), sorted by (time, impression_id, user_id), each id once.
 
     Id 0 is the published mark of beyond-accuracy requests and may repeat. An impression with a click on an article
-    that it did not show is held back (its click stays a click); so are later impressions that reuse an id.
+    that it did not show is held back (its click stays a click); so are later impressions that reuse an id. Where
+    nothing is said of clicks (null) none is taken for granted, with a remark.
     """
     rules = [
         _UNFIT_ROWS,
         *bad_ids(schema.IMPRESSION_ID, schema.USER_ID),
+        *bad_codes("impressions"),
         *bad_time(schema.CLICK_TIME, start_ms, end_ms),
         ("empty_inview", pl.col(schema.INVIEW).list.len().fill_null(0) == 0),
         ("null_id", pl.col(schema.INVIEW).list.contains(None)),
@@ -70,11 +80,21 @@ def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
         ("clicked_not_in_view", _unseen_clicks() > 0),
     ]
     judged = judge(complete(rows, schema.IMPRESSIONS), "impressions", rules)
-    kept = _without_repetitions(judged.kept.sort(_IMPRESSION, maintain_order=True))
+    unsaid, told = judged.kept.clear(), judged.kept
+    if told[schema.CLICKED].null_count():
+        unsaid = told.filter(pl.col(schema.CLICKED).is_null())
+        told = told.with_columns(pl.col(schema.CLICKED).fill_null(pl.lit([], dtype=pl.List(pl.Int64))))
+    distinct = _without_repetitions(told.sort(_IMPRESSION, maintain_order=True))
     reused = pl.col(schema.IMPRESSION_ID).is_first_distinct().not_() & (pl.col(schema.IMPRESSION_ID) != 0)
-    single = judge(kept, "impressions", [("duplicate_impression_id", reused)])
+    single = judge(distinct.kept, "impressions", [("duplicate_impression_id", reused)])
+    twice = single.kept.select(pl.col(schema.INVIEW).list.n_unique() < pl.col(schema.INVIEW).list.len()).to_series()
+    remarks = [
+        *remarks_on(unsaid, "impressions", "clicked_unknown", schema.CLICKED),
+        *remarks_on(_at(single.kept, twice), "impressions", "twice_in_view", schema.INVIEW),
+        *remarks_on(distinct.repeated, "impressions", COPIES, ""),
+    ]
     held_back = pa.concat_tables([judged.held_back, single.held_back])
-    return Canonical(single.kept, held_back, counted(len(rows), len(single.kept), len(held_back)))
+    return Canonical(single.kept, held_back, counted(len(rows), len(single.kept), len(held_back)), remarks)
 
 
 def _beside_an_equal(rows: pl.DataFrame, keys: Sequence[str]) -> np.ndarray:
@@ -85,29 +105,42 @@ def _beside_an_equal(rows: pl.DataFrame, keys: Sequence[str]) -> np.ndarray:
     return with_before | np.append(with_before[1:], False)
 
 
-def _first_of_each(rows: pl.DataFrame, keys: Sequence[str], order: Sequence[str]) -> pl.DataFrame:
+@dataclass(frozen=True, slots=True)
+class _Distinct:
+    """Rows without exact repetitions, and these, without lists and texts."""
+
+    kept: pl.DataFrame
+    repeated: pl.DataFrame
+
+
+def _first_of_each(rows: pl.DataFrame, keys: Sequence[str], order: Sequence[str]) -> _Distinct:
     """Of rows sorted by `keys` the first by `order` (nulls last) for each key."""
     repeated = _beside_an_equal(rows, keys)
     if not repeated.any():
-        return rows
+        return _Distinct(rows, rows.clear())
     some = rows.with_row_index(_ROW).filter(repeated).sort(order, nulls_last=True, maintain_order=True)
     return _kept_of(rows, repeated, some.unique(keys, keep="first", maintain_order=True))
 
 
-def _without_repetitions(rows: pl.DataFrame) -> pl.DataFrame:
+def _without_repetitions(rows: pl.DataFrame) -> _Distinct:
     """Of impressions in order the first of those that agree in everything but their source."""
     repeated = _beside_an_equal(rows, _IMPRESSION)
     if not repeated.any():
-        return rows
+        return _Distinct(rows, rows.clear())
     some = rows.with_row_index(_ROW).filter(repeated)
     return _kept_of(rows, repeated, some.unique([c for c in rows.columns if c != SOURCE], keep="first"))
 
 
-def _kept_of(rows: pl.DataFrame, repeated: np.ndarray, first: pl.DataFrame) -> pl.DataFrame:
+def _kept_of(rows: pl.DataFrame, repeated: np.ndarray, first: pl.DataFrame) -> _Distinct:
     """`rows` without those `repeated`, but for the `first` ones, in order."""
     kept = ~repeated
     kept[first[_ROW].to_numpy()] = True
-    return rows.filter(pl.Series(kept))
+    return _Distinct(rows.filter(pl.Series(kept)), _at(rows, pl.Series(~kept)))
+
+
+def _at(rows: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
+    """The rows where `mask` holds, without their lists and texts."""
+    return rows.select(SOURCE, cs.by_dtype(*_SMALL)).filter(mask)
 
 
 def _unseen_clicks() -> pl.Expr:
@@ -122,15 +155,20 @@ def articles(listed: pl.DataFrame, seen: pl.DataFrame, end_ms: int) -> Canonical
     rules.append(("outside_day", pl.col(schema.PUBLISHED) >= end_ms))
     judged = judge(complete(listed, schema.ARTICLES), "articles", rules)
     modified_last = [schema.ARTICLE_ID, schema.MODIFIED, schema.PUBLISHED]
-    kept = judged.kept.sort(modified_last, descending=[False, True, False], nulls_last=True, maintain_order=True)
-    kept = kept.unique(maintain_order=True, keep="first")
-    single = judge(kept, "articles", [("duplicate_article_id", pl.col(schema.ARTICLE_ID).is_first_distinct().not_())])
+    in_order = judged.kept.sort(modified_last, descending=[False, True, False], nulls_last=True, maintain_order=True)
+    content = [c for c in in_order.columns if c != SOURCE]
+    first = in_order.with_row_index(_ROW).unique(content, keep="first", maintain_order=True)
+    distinct = _kept_of(in_order, np.ones(len(in_order), dtype=bool), first)
+    reused = pl.col(schema.ARTICLE_ID).is_first_distinct().not_()
+    single = judge(distinct.kept, "articles", [("duplicate_article_id", reused)])
     held_back = pa.concat_tables([judged.held_back, single.held_back])
     added = judge(complete(seen, schema.ARTICLES), "articles", [_UNFIT_ROWS])
     held_back = pa.concat_tables([held_back, added.held_back])
-    final = pl.concat([single.kept, added.kept]).sort(schema.PUBLISHED, schema.ARTICLE_ID)
+    known, remarks = unset_outside(single.kept, "articles")
+    remarks += remarks_on(distinct.repeated, "articles", COPIES, "")
+    final = pl.concat([known, added.kept]).sort(schema.PUBLISHED, schema.ARTICLE_ID)
     figures = counted(len(listed) + len(seen), len(final), len(held_back))
-    return Canonical(final, held_back, figures | {"first_seen": len(seen)})
+    return Canonical(final, held_back, figures | {"first_seen": len(seen)}, remarks)
 
 
 def first_seen(clicked: pl.DataFrame, shown: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -141,6 +179,16 @@ def first_seen(clicked: pl.DataFrame, shown: pl.DataFrame | None = None) -> pl.D
         parts.append(shown.select(inview, schema.CLICK_TIME).explode(schema.ARTICLE_ID))
     first = pl.concat(parts).group_by(schema.ARTICLE_ID).agg(pl.col(schema.CLICK_TIME).min().alias(schema.PUBLISHED))
     return first.sort(schema.ARTICLE_ID).with_columns(pl.lit(True).alias("published_is_first_seen"))
+
+
+def unlisted(seen: pl.DataFrame, missing: pl.DataFrame | None, listed: pl.DataFrame | None) -> pl.DataFrame:
+    """Of the articles `seen` on a day those known by their appearance alone: `missing` from all article files up to the
+    day (None: there are none), and not `listed` in the day's own, whose rows a later delivery may have brought."""
+    for rows, how in ((missing, "semi"), (listed, "anti")):
+        if rows is not None:
+            ids = rows.select(pl.col(schema.ARTICLE_ID).cast(pl.Int64))
+            seen = seen.join(ids, on=schema.ARTICLE_ID, how=how, maintain_order="left")  # type: ignore[arg-type]
+    return seen
 
 
 def complete(rows: pl.DataFrame, target: pa.Schema) -> pl.DataFrame:
@@ -166,6 +214,11 @@ def empty(target: pa.Schema) -> pl.DataFrame:
 def conform(rows: pl.DataFrame, target: pa.Schema) -> pa.Table:
     """The rows as an Arrow table of schema `target`."""
     return rows.select(target.names).to_arrow().cast(target)
+
+
+def remarked(tables: Sequence[Canonical], *more: Sequence[Remark]) -> tuple[Remark, ...]:
+    """All remarks, in the order of the tables, and `more`."""
+    return tuple(r for remarks in (*(t.remarks for t in tables), *more) for r in remarks)
 
 
 def quarantined(tables: Sequence[Canonical | Judged]) -> pa.Table:

@@ -7,8 +7,6 @@ them (`ml.readers.own_log`), the description that a log gives of itself (`ml.own
 
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from ml.readers.files import Kind, is_flag, is_integer, is_number, is_text, is_time, list_of
 
 KINDS: dict[str, Kind] = {
@@ -34,9 +32,10 @@ class Column:
     unit: str
     meaning: str
 
-    def fits(self, found: pa.DataType) -> bool:
-        """Whether an Arrow type is of this column's kind."""
-        return KINDS[self.kind](found)
+    @property
+    def fits(self) -> Kind:
+        """What Arrow types this column may have."""
+        return KINDS[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +70,8 @@ CLICKS = Table(
         Column("article_id", "integer", True, "id, 0 to 2^63-1", "the article that was opened"),
         Column("time", "time", True, TIME_RULE, "when it was opened"),
         Column("session_id", "integer", False, "id", "the visit; without it, 30 idle minutes end one"),
-        Column("impression_id", "integer", False, "id", "the impression that was clicked"),
-        Column("read_time", "number", False, "seconds, 0 or more", "how long this article was read"),
+        Column("impression_id", "integer", False, "id, 1 to 2^63-1", "the impression that was clicked"),
+        Column("read_time", "number", False, "seconds, 0 to 86,400", "how long this article was read"),
         Column("scroll_percentage", "number", False, "percent, 0 to 100", "how far this article was scrolled"),
         *_context(),
     ),

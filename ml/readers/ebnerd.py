@@ -13,10 +13,11 @@ Rules of this layout:
 - A later split's history repeats an earlier split's behaviors: of two rows of one reader and article within
   `REPEATED_MS` the one with the impression is kept.
 - `test` publishes no clicks; its beyond-accuracy rows have impression id 0. Both are valid.
-- Clicks before an article's listed publication are kept: its first appearance then stands in for publication.
+- Clicks before an article's listed publication are kept, with a remark: its first appearance then stands in for
+  publication.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -28,11 +29,25 @@ from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
-from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.breaches import Breach, parquet_breaches, refusal
+from ml.readers.base import FROM_IMPRESSIONS, DayTables, Progress, Reader
+from ml.readers.breaches import Breach, parquet_breaches, unreadable_file
+from ml.readers.described import fates
 from ml.readers.ebnerd_days import REMEDY, UNLISTED, columns_of, split_bundle, unlisted_on
-from ml.readers.files import files_below, frame, printable, regular
+from ml.readers.files import (
+    files_below,
+    frame,
+    lies_at,
+    ordinary_columns,
+    parquet_schema,
+    printable,
+    read_to_end,
+    regular,
+)
+from ml.readers.publication import early_appearances, unlisted_articles
+from ml.readers.ranges import UNSET, unset_outside
+from ml.readers.remarks import Remark, remarks_on, renamed
 from ml.readers.rules import SOURCE, milliseconds
+from ml.readers.strays import ASIDE
 
 SPLITS = ("train", "validation", "test")
 ARTIFACTS = {
@@ -40,11 +55,13 @@ ARTIFACTS = {
     "image": ("image_embeddings",),
 }
 """File names (without ending) of published vectors by family, the preferred one first."""
+_LOGS = tuple(f"{split}/{name}.parquet" for split in SPLITS for name in ("behaviors", "history"))
 REPEATED_MS = 3_000
 """A history's row this near to a click of behaviors is that click: both times are rounded to seconds."""
 _IDS = pl.List(pl.Int64)
 _FIRST_SEEN = "published_is_first_seen"
 _REPEATED, _ROW = "__repeated", "__row"
+_TEST = r"(^|/)test/behaviors\.parquet$"
 _LONGEST = 1e9
 """Seconds: any longer time on a list leads out of every day just as well."""
 
@@ -52,75 +69,97 @@ _LONGEST = 1e9
 class EbnerdReader(Reader):
     """Reads the EB-NeRD layout (also of simulated bundles)."""
 
+    names = (*_LOGS, "articles.parquet")
     drop_folders = {"behaviors.parquet": "train", "history.parquet": "train"}  # noqa: RUF012
     derived_files = (UNLISTED,)
     expected = frozenset({"after_log_end", "outside_day"})
 
-    def sources(self, root: Path) -> list[Path]:
-        logs = [root / split / f"{name}.parquet" for split in SPLITS for name in ("behaviors", "history")]
-        found = [p for p in logs if regular(root, p)]
-        if not found:
+    def named(self, root: Path) -> list[Path]:
+        found = [root / name for name in self.names if lies_at(root / name)]
+        return found + _artifacts(root, [name for names in ARTIFACTS.values() for name in names])
+
+    def require_events(self, root: Path, found: Sequence[Path]) -> None:
+        if not any(_is_log(root, path) for path in found):
             raise DataError(
                 f"{printable(root)} has none of {{train,validation,test}}/{{behaviors,history}}.parquet: "
                 "point the data root at the folder that holds train/"
             )
-        articles = root / "articles.parquet"
-        found += [articles] if regular(root, articles) else []
-        return found + _artifacts(root, [name for names in ARTIFACTS.values() for name in names])
 
-    def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
-        return split_bundle(self.sources(root), root, dataset, out, progress)
+    def split(
+        self,
+        root: Path,
+        dataset: Dataset,
+        out: Path,
+        progress: Progress | None = None,
+        besides: Collection[Path] = (),
+    ) -> list[date]:
+        return split_bundle(self.sources(root, besides), root, dataset, out, progress)
+
+    def read_through(self, path: Path, zone: str) -> None:
+        columns = columns_of(path)
+        if columns:  # an artifact is read where it is needed
+            more, _ = ordinary_columns(parquet_schema(path, columns, REMEDY), columns)
+            read_to_end(path, [*columns, *more])
 
     def tables(self, raw_day: Path, dataset: Dataset, day: date) -> DayTables:
         start, end = dataset.clock.start(day), dataset.clock.end(day)
         behaviors, history = (_optional(raw_day / f"{name}.parquet") for name in ("behaviors", "history"))
         if behaviors is None and history is None:
             raise DataError(f"{raw_day} holds neither behaviors.parquet nor history.parquet: split the log again")
-        clicks = canonical.clicks(_clicks_of(behaviors, history), start, end)
+        clicked, remarks = _clicked_of(behaviors)
+        read, more = _read_in(history)
+        remarks += more
+        clicks = canonical.clicks(pl.concat([clicked, _at_the_clicks_repeated(read, clicked)]), start, end)
         impressions = canonical.impressions(_impressions_of(behaviors), start, end)
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         listed = _optional(raw_day / "articles.parquet")
         known = _optional(raw_day / UNLISTED)
-        only_seen = seen if known is None else seen.join(known, on=schema.ARTICLE_ID, how="semi", maintain_order="left")
+        only_seen = canonical.unlisted(seen, known, listed)
         articles = canonical.articles(articles_of(listed, seen, end), only_seen, end)
+        if known is not None:
+            remarks += unlisted_articles(only_seen, clicks, impressions)
+        if listed is not None:
+            remarks += early_appearances(listed, clicks, impressions, seen)
         return DayTables(
             articles=canonical.conform(articles.rows, schema.ARTICLES),
             clicks=canonical.conform(clicks.rows, schema.CLICKS),
             impressions=canonical.conform(impressions.rows, schema.IMPRESSIONS),
             quarantine=canonical.quarantined([articles, clicks, impressions]),
-            counts={"articles": articles.counts, "clicks": clicks.counts, "impressions": impressions.counts},
+            remarks=canonical.remarked([articles, clicks, impressions], remarks),
+            counts={
+                "articles": articles.counts,
+                "clicks": clicks.counts | {FROM_IMPRESSIONS: len(clicked)},
+                "impressions": impressions.counts,
+            },
+            article_rows=fates(listed, articles.rows),
         )
 
     def derived(self, raw_day: Path, listed: np.ndarray | None) -> dict[str, pa.Table]:
         return {} if listed is None else {UNLISTED: unlisted_on(raw_day, listed)}
 
-    def breaches(self, root: Path) -> list[Breach]:
-        refused = super().breaches(root)
-        files = [] if refused else [p for p in self.sources(root) if p.suffix == ".parquet"]
-        return refused + [b for p in files for b in _file_breaches(p, root)]
+    def columns_wrong(self, root: Path, path: Path) -> list[Breach]:
+        try:
+            columns = columns_of(path)
+        except DataError as error:
+            return [unreadable_file(error, root, path)]
+        return parquet_breaches(path, root, columns, {}, REMEDY)[0] if columns else []  # an artifact has none
 
     def artifact_vectors(self, root: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for family, names in ARTIFACTS.items():
-            paths = [p for name in names for p in _artifacts(root, [name])]
+            paths = [p for name in names for p in _artifacts(root, [name]) if regular(root, p)]
             if paths:
                 found[family] = paths[0]
         return found
 
 
-def _file_breaches(path: Path, root: Path) -> list[Breach]:
-    """What is wrong with the columns of a file; nothing of artifacts, which have no columns of the log."""
-    try:
-        columns = columns_of(path)
-    except DataError as error:
-        return [refusal(error, root)]
-    return parquet_breaches(path, root, columns, {}, REMEDY)[0] if columns else []
+def _is_log(root: Path, path: Path) -> bool:
+    return path.relative_to(root).as_posix() in _LOGS
 
 
 def _artifacts(root: Path, names: Sequence[str]) -> list[Path]:
     """Artifact files called by any of `names`, in order; what lies in the landing folder is not the bundle's."""
-    found = files_below(root, [f"{name}*.parquet" for name in names], besides="landing")
-    return [p for p in found if regular(root, p)]
+    return files_below(root, [f"{name}*.parquet" for name in names], besides=ASIDE)
 
 
 def _optional(path: Path) -> pl.DataFrame | None:
@@ -128,28 +167,40 @@ def _optional(path: Path) -> pl.DataFrame | None:
     return frame(path) if path.is_file() else None
 
 
-def _clicks_of(behaviors: pl.DataFrame | None, history: pl.DataFrame | None) -> pl.DataFrame:
-    """All clicks of a raw day in canonical columns."""
-    clicked = canonical.empty(schema.CLICKS)
-    if behaviors is not None and "article_ids_clicked" in behaviors.columns:
-        impression = pl.col("impression_id")
-        rows = behaviors.filter(pl.col("article_ids_clicked").list.len() > 0).select(
-            pl.col("user_id"),
-            pl.col("article_ids_clicked").alias(schema.ARTICLE_ID),
-            _click_time().alias(schema.CLICK_TIME),
-            pl.col("session_id").alias(schema.SESSION_ID),
-            pl.when(impression > 0).then(impression).alias(schema.IMPRESSION_ID),
-            pl.col("next_read_time").alias(schema.READ_TIME),
-            pl.col("next_scroll_percentage").alias(schema.SCROLL),
-            pl.col("device_type").alias("device"),
-            pl.col("is_subscriber").alias("subscriber"),
-            pl.col(SOURCE),
-        )
-        clicked = canonical.complete(rows.explode(schema.ARTICLE_ID), schema.CLICKS)
+def _clicked_of(behaviors: pl.DataFrame | None) -> tuple[pl.DataFrame, list[Remark]]:
+    """The clicks of impressions in canonical columns, and remarks on cells that tell of them: a cell counts once, on
+    however many clicks it bears."""
+    if behaviors is None or "article_ids_clicked" not in behaviors.columns:
+        return canonical.empty(schema.CLICKS), []
+    impression = pl.col("impression_id")
+    clicked = behaviors.filter(pl.col("article_ids_clicked").list.len() > 0)
+    rows = clicked.select(
+        pl.col("user_id"),
+        pl.col("article_ids_clicked").alias(schema.ARTICLE_ID),
+        _click_time().alias(schema.CLICK_TIME),
+        pl.col("session_id").alias(schema.SESSION_ID),
+        pl.when(impression > 0).then(impression).alias(schema.IMPRESSION_ID),
+        pl.col("next_read_time").alias(schema.READ_TIME),
+        pl.col("next_scroll_percentage").alias(schema.SCROLL),
+        pl.col("device_type").alias("device"),
+        pl.col("is_subscriber").alias("subscriber"),
+        pl.col(SOURCE),
+    )
+    rows, found = unset_outside(rows, "clicks")
+    remarks = [renamed(r, f"next_{r.column}") for r in found]
+    undated = clicked.filter(pl.col("read_time").is_not_null() & ~_knows_wait())
+    undated = undated.with_columns(milliseconds("impression_time").alias(schema.CLICK_TIME))
+    remarks += remarks_on(undated, "impressions", UNSET, "read_time")
+    return canonical.complete(rows.explode(schema.ARTICLE_ID), schema.CLICKS), remarks
+
+
+def _read_in(history: pl.DataFrame | None) -> tuple[pl.DataFrame, list[Remark]]:
+    """The clicks of histories in canonical columns, and remarks on their cells."""
     if history is None:
-        return clicked
+        return canonical.empty(schema.CLICKS), []
     rows = history.with_columns(milliseconds("time").alias(schema.CLICK_TIME)).rename({"scroll": schema.SCROLL})
-    return pl.concat([clicked, _at_the_clicks_repeated(canonical.complete(rows, schema.CLICKS), clicked)])
+    rows, found = unset_outside(rows, "clicks")
+    return canonical.complete(rows, schema.CLICKS), [renamed(r, f"{r.column}_fixed") for r in found]
 
 
 def _click_time() -> pl.Expr:
@@ -157,8 +208,13 @@ def _click_time() -> pl.Expr:
     comes before the view of the page that it opens; at its time where `read_time` is unknown."""
     shown = milliseconds("impression_time")
     seconds = pl.col("read_time").cast(pl.Float64)
-    waited = pl.when(seconds.is_finite() & (seconds > 0)).then(seconds).otherwise(0.0).clip(0, _LONGEST)
+    waited = pl.when(_knows_wait()).then(seconds).otherwise(0.0).clip(0, _LONGEST)
     return pl.max_horizontal(shown, shown + (waited * 1000).round().cast(pl.Int64) - 1)
+
+
+def _knows_wait() -> pl.Expr:
+    """Whether an impression's `read_time` can be the time to its click."""
+    return pl.col("read_time").is_finite() & (pl.col("read_time") >= 0)
 
 
 def _at_the_clicks_repeated(read: pl.DataFrame, clicked: pl.DataFrame) -> pl.DataFrame:
@@ -186,7 +242,7 @@ def _at_the_clicks_repeated(read: pl.DataFrame, clicked: pl.DataFrame) -> pl.Dat
 
 
 def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:
-    """All impressions of a raw day in canonical columns; `clicked` is empty where nothing is published."""
+    """All impressions of a raw day in canonical columns; `clicked` is empty in `test`, where nothing is published."""
     if behaviors is None:
         return canonical.empty(schema.IMPRESSIONS)
     clicked = pl.col("article_ids_clicked") if "article_ids_clicked" in behaviors.columns else pl.lit(None, dtype=_IDS)
@@ -195,12 +251,16 @@ def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:
         pl.col("user_id"),
         milliseconds("impression_time").alias(schema.CLICK_TIME),
         pl.col("article_ids_inview").alias(schema.INVIEW),
-        clicked.fill_null(pl.lit([], dtype=_IDS)).alias(schema.CLICKED),
+        clicked.alias(schema.CLICKED),
         pl.col("session_id").alias(schema.SESSION_ID),
         pl.col("device_type").alias("device"),
         pl.col("is_subscriber").alias("subscriber"),
         pl.col(SOURCE),
     )
+    if rows[schema.CLICKED].null_count():
+        unpublished = pl.col(schema.CLICKED).is_null() & pl.col(SOURCE).cast(pl.String).str.contains(_TEST)
+        nothing = pl.lit([], dtype=_IDS)
+        rows = rows.with_columns(pl.when(unpublished).then(nothing).otherwise(schema.CLICKED).alias(schema.CLICKED))
     return canonical.complete(rows, schema.IMPRESSIONS)
 
 

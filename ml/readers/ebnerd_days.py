@@ -1,7 +1,7 @@
 """The EB-NeRD bundle cut into days: one pass over its files.
 
 Belongs here: the columns that the published files must have, and which day each of their rows belongs to. Does not
-belong here: what the rows mean (`ml.readers.ebnerd`).
+belong here: what the rows mean (`ml.readers.ebnerd`), and where the log ends (`ml.readers.span`).
 
 An article lies in the day of its publication: in the first day with data when it is older, in the next day with data
 when its own has none. One that appears before its listed publication (or has none listed) lies in the days of those
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
+from ml.readers.account import Quarantine, Rows
 from ml.readers.base import Progress
 from ml.readers.cells import LIST_ITEMS, PLAUSIBLE_MS
 from ml.readers.files import (
@@ -43,7 +44,9 @@ from ml.readers.files import (
     row_count,
 )
 from ml.readers.fit import misfits, polars_types
-from ml.readers.rules import SOURCE, Rule, day_of, judge, outside_days, quarantine
+from ml.readers.ranges import RANGES
+from ml.readers.rules import NUMBER, SOURCE, Rule, day_of, judge, numbered, outside_days, quarantine
+from ml.readers.span import hold_back_outside
 from ml.readers.spill import DaySpill, Spill
 
 UNLISTED = "unlisted.parquet"
@@ -125,6 +128,7 @@ _HISTORY_ROWS = pa.schema(
 )
 _ID_LISTS = ("article_ids_inview", "article_ids_clicked")
 REMEDY = "use the file of the published bundle, or write it with the published columns and types"
+_TABLES = {"behaviors.parquet": "impressions", "history.parquet": "clicks"}
 _DAY = "__day"
 _PLACED = "__placed"
 _DAMAGE = "__damage"
@@ -138,7 +142,7 @@ class _Bundle:
     root: Path
     dataset: Dataset
     out: Path
-    held_back: Spill
+    held_back: Quarantine
     progress: Progress | None
 
     def say(self, path: Path, message: str) -> None:
@@ -146,14 +150,21 @@ class _Bundle:
         if self.progress is not None:
             self.progress(f"split {printable(path.relative_to(self.root))}: {message}")
 
+    def rows_of(self, path: Path, table: str) -> Rows:
+        """What is known of a file's rows."""
+        return self.held_back.account.of(printable(path.relative_to(self.root)), table)
+
     def pieces(self, path: Path, rows: int, columns: pa.Schema, table: str) -> Iterator[pl.DataFrame]:
-        """All sound rows of a file in order, in the `columns` that it has, with `source`, a bounded number at a time.
-        Rows with a cell that fits no column go to quarantine."""
-        name = printable(path.relative_to(self.root))
+        """All sound rows of a file in order, in the `columns` that it has, with `source` and their number, a bounded
+        number at a time. Rows with a cell that fits no column go to quarantine."""
+        name, account = printable(path.relative_to(self.root)), self.rows_of(path, table)
         wanted = pa.schema([f for f in columns if f.name in parquet_schema(path, {}, REMEDY).names])
-        types = polars_types(wanted)
+        types, first = polars_types(wanted), 1
         for piece, damage in parquet_pieces(path, rows, wanted.names):
-            found = as_frame(piece).select(*wanted.names, pl.lit(name).alias(SOURCE))
+            number = pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(NUMBER)
+            found = as_frame(piece).select(*wanted.names, pl.lit(name).alias(SOURCE), number)
+            first += len(found)
+            account.rows_in += len(found)
             if damage is not None:
                 found = found.with_columns(pl.Series(_DAMAGE, damage.to_pylist(), dtype=pl.String))
                 bad = found.filter(pl.col(_DAMAGE).is_not_null())
@@ -169,10 +180,12 @@ class _Bundle:
         self.held_back.append(judged.held_back)
         return judged.kept
 
-    def place(self, rows: pl.DataFrame, table: str, time: str, spill: DaySpill) -> None:
-        """Appends rows to the days of their time (ms)."""
+    def place(self, path: Path, rows: pl.DataFrame, table: str, time: str, spill: DaySpill) -> None:
+        """Appends rows of a file to the days of their time (ms)."""
         dated = rows.with_columns(day_of(pl.col(time).cast(pl.Int64), self.dataset.clock).alias(_DAY))
-        spill.append(self.keep(dated, table, outside_days(_DAY, self.dataset)), _DAY)
+        kept = self.keep(dated, table, outside_days(_DAY, self.dataset))
+        self.rows_of(path, table).placed += len(kept)
+        spill.append(kept, _DAY)
 
 
 def split_bundle(
@@ -185,7 +198,7 @@ def split_bundle(
     for path in histories:
         parquet_schema(path, _HISTORY, REMEDY)
     out.mkdir(parents=True, exist_ok=True)
-    with Spill(out / "quarantine.parquet", schema.QUARANTINE) as held_back:
+    with Quarantine(out) as held_back:
         bundle = _Bundle(root, dataset, out, held_back, progress)
         columns = _carried(behaviors, [columns_of(p) for p in behaviors], bundle)
         told = _carried(articles, [_ARTICLES] * len(articles), bundle)
@@ -194,11 +207,11 @@ def split_bundle(
                 bundle.say(path, f"{row_count(path):,} rows")
                 for rows in bundle.pieces(path, _SHOWN_ROWS, columns, "impressions"):
                     kept = bundle.keep(rows, "impressions", _too_long(rows))
-                    bundle.place(kept, "impressions", "impression_time", shown)
+                    bundle.place(path, kept, "impressions", "impression_time", shown)
             for path in histories:
                 bundle.say(path, f"{row_count(path):,} readers")
                 _split_history(path, bundle, read)
-            days = sorted({*shown.days, *read.days})
+        days = hold_back_outside(out, shown.rows + read.rows, _TABLES, held_back)
         if not days:
             raise DataError(
                 f"{printable(root)}: no row falls in {dataset.first_day}..{dataset.last_day}, the days of "
@@ -258,6 +271,7 @@ def _split_history(path: Path, bundle: _Bundle, spill: DaySpill) -> None:
     for piece in bundle.pieces(path, _HISTORY_READERS, columns, "clicks"):
         kept = bundle.keep(piece, "clicks", [("history_lengths_differ", uneven), *_too_long(piece)])
         flat = kept.filter(lengths[0] > 0).explode(lists)
+        bundle.rows_of(path, "clicks").rows_in += len(flat) - len(kept)
         rows = flat.select(
             pl.col("user_id"),
             pl.col("article_id_fixed").alias("article_id"),
@@ -265,8 +279,9 @@ def _split_history(path: Path, bundle: _Bundle, spill: DaySpill) -> None:
             pl.col("read_time_fixed").alias("read_time"),
             pl.col("scroll_percentage_fixed").alias("scroll"),
             SOURCE,
+            NUMBER,
         )
-        bundle.place(rows, "clicks", "time", spill)
+        bundle.place(path, rows, "clicks", "time", spill)
 
 
 def _split_articles(path: Path, bundle: _Bundle, columns: pa.Schema, days: Sequence[date]) -> None:
@@ -288,19 +303,27 @@ def _split_articles(path: Path, bundle: _Bundle, columns: pa.Schema, days: Seque
     with DaySpill(bundle.out, "articles", _sourced(columns)) as spill:
         for piece in parquet_batches(sound, _ARTICLE_ROWS):
             rows = as_frame(piece).join(placed, on=schema.ARTICLE_ID, how="left", maintain_order="left")
-            spill.append(bundle.keep(rows, "articles", rules), _PLACED)
+            kept = bundle.keep(rows, "articles", rules)
+            bundle.rows_of(path, "articles").placed += kept[SOURCE].n_unique()
+            spill.append(kept, _PLACED)
     sound.unlink()
 
 
 def _sound_articles(path: Path, sound: Path, bundle: _Bundle, columns: pa.Schema) -> pl.DataFrame:
-    """Writes the rows that can be articles to the file `sound`, and returns their `article_id` and `published_time`."""
+    """Writes the rows that can be articles to the file `sound`, their number in `source`, and returns their
+    `article_id` and `published_time`."""
     short = [pl.DataFrame(schema={schema.ARTICLE_ID: pl.Int64, "published_time": pl.Datetime("ms")})]
     times = [pl.col(c).cast(pl.Int64) for c in ("published_time", "last_modified_time")]
     implausible = pl.any_horizontal([~t.is_between(*PLAUSIBLE_MS, closed="left") for t in times])
-    rules = [("null_id", pl.col(schema.ARTICLE_ID).is_null()), ("implausible_time", implausible)]
+    code = RANGES["articles"]["category_id"]
+    rules = [
+        ("null_id", pl.col(schema.ARTICLE_ID).is_null()),
+        ("code_out_of_range", ~pl.col("category").is_between(code.low, code.high)),
+        ("implausible_time", implausible),
+    ]
     with Spill(sound, _sourced(columns)) as spill:
         for piece in bundle.pieces(path, _ARTICLE_ROWS, columns, "articles"):
-            rows = bundle.keep(piece, "articles", rules)
+            rows = bundle.keep(piece, "articles", rules).with_columns(numbered()).drop(NUMBER)
             short.append(rows.select(schema.ARTICLE_ID, "published_time"))
             spill.append(rows.to_arrow())
     if not sound.exists():

@@ -1,12 +1,13 @@
 """Opening source files: found below a root, checked before they are read.
 
 Belongs here: paths, formats, column types, and the one-line errors about them. Does not belong here: what the rows
-mean; what a parquet file may claim (`ml.readers.pages`); cells that no table can take (`ml.readers.cells`).
+mean; what a parquet file may claim (`ml.pages`); cells that no table can take (`ml.readers.cells`).
 """
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,10 +17,25 @@ import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
 from ml.errors import DataError
+from ml.pages import checked_rows
 from ml.readers.cells import decoded_slices, is_ordinary, sound, text_leaves
-from ml.readers.pages import checked_rows
 
-Kind = Callable[[pa.DataType], bool]
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a column may be: its `name` in words, and which Arrow types fit."""
+
+    name: str
+    fits: Callable[[pa.DataType], bool]
+
+    def __call__(self, kind: pa.DataType) -> bool:
+        """Whether an Arrow type is of this kind."""
+        return self.fits(kind)
+
+    def unlike(self, found: pa.DataType) -> str:
+        """In words, which type was found and which it should be."""
+        return f"type {one_line(found)}, it should be {self.name}"
+
 
 DAMAGE = (
     OSError,
@@ -35,33 +51,13 @@ DAMAGE = (
 """What libraries raise over damaged files; PanicException is no Exception."""
 
 _BUFFER = 1 << 20
+_ROWS = 65_536
 _DECODED_FLOOR = 256 << 20
 _DECODED = 100
 
 
-def is_integer(kind: pa.DataType) -> bool:
-    """An integer, or the null type of a column without a value."""
+def _integer(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_null(kind)
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """An integer or floating-point number."""
-    return is_integer(kind) or pa.types.is_floating(kind)
-
-
-def is_time(kind: pa.DataType) -> bool:
-    """A timestamp, with or without a zone."""
-    return pa.types.is_timestamp(kind) or pa.types.is_null(kind)
-
-
-def is_flag(kind: pa.DataType) -> bool:
-    """A truth value."""
-    return pa.types.is_boolean(kind) or pa.types.is_null(kind)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """A string."""
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -69,13 +65,19 @@ def is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+is_integer = Kind("integer", _integer)
+is_number = Kind("number", lambda kind: _integer(kind) or pa.types.is_floating(kind))
+is_time = Kind("timestamp", lambda kind: pa.types.is_timestamp(kind) or pa.types.is_null(kind))
+is_flag = Kind("boolean", lambda kind: pa.types.is_boolean(kind) or pa.types.is_null(kind))
+is_text = Kind(
+    "string", lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+)
+"""The kinds of columns. Each takes the null type of a column without a value, too."""
+
+
 def list_of(inner: Kind) -> Kind:
     """A list whose items are `inner`."""
-
-    def check(kind: pa.DataType) -> bool:
-        return is_list(kind) and inner(kind.value_type)
-
-    return check
+    return Kind(f"list of {inner.name}s", lambda kind: is_list(kind) and inner(kind.value_type))
 
 
 def inside(root: Path, path: Path) -> Path:
@@ -103,13 +105,26 @@ def regular(root: Path, path: Path) -> bool:
     raise DataError(f"{printable(path)} is no regular file: put the file itself there")
 
 
-def files_below(root: Path, patterns: Sequence[str], besides: str = "") -> list[Path]:
-    """What lies anywhere below `root`, outside its folder `besides`, under a name that fits one of `patterns`, sorted.
+def beside(path: Path, other: str) -> DataError:
+    """The error about a file that excludes another one."""
+    return DataError(f"{printable(path)} lies beside {other}: remove one of them")
+
+
+def lies_at(path: Path) -> bool:
+    """Whether there is anything at all, a link that leads nowhere, too. Raises DataError where that cannot be known."""
+    try:
+        return os.path.lexists(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{printable(path)} cannot be reached ({one_line(error)}): make it readable") from error
+
+
+def files_below(root: Path, patterns: Sequence[str], besides: Collection[str] = ()) -> list[Path]:
+    """What lies anywhere below `root`, outside its folders `besides`, under a name that fits one of `patterns`, sorted.
     Raises DataError for a link to a folder outside: what lies there would be passed over."""
     found: list[Path] = []
     for place, folders, names in os.walk(root, onerror=_unlistable):
-        if Path(place) == root and besides in folders:
-            folders.remove(besides)
+        if Path(place) == root:
+            folders[:] = [folder for folder in folders if folder not in besides]
         for folder in folders:
             if (Path(place) / folder).is_symlink():
                 inside(root, Path(place) / folder)
@@ -136,7 +151,7 @@ def parquet_schema(path: Path, columns: Mapping[str, Kind], remedy: str) -> pa.S
         if names.count(name) > 1:
             raise DataError(f"{printable(path)}: column {name} is there {names.count(name)} times: {remedy}")
         if not fits(found.field(name).type):
-            raise DataError(f"{printable(path)}: column {name} has type {one_line(found.field(name).type)}: {remedy}")
+            raise DataError(f"{printable(path)}: column {name} has {fits.unlike(found.field(name).type)}: {remedy}")
     return found
 
 
@@ -170,6 +185,12 @@ def parquet_pieces(
                     yield table, damage
     except DAMAGE as error:
         raise unreadable(path, error) from error
+
+
+def read_to_end(path: Path, columns: list[str]) -> None:
+    """Reads these columns of a parquet file. Raises DataError as whoever reads them would."""
+    for table, _ in parquet_pieces(path, _ROWS, columns):
+        as_frame(table)
 
 
 def frame(path: Path, columns: list[str] | None = None) -> pl.DataFrame:

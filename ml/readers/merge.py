@@ -59,7 +59,9 @@ class Piece:
         """`rows` with the delivery's names in the column `source`, where there is one."""
         if SOURCE not in rows.columns:
             return rows
-        return rows.with_columns(pl.col(SOURCE).cast(pl.String).replace(dict(self.names)))
+        source = pl.col(SOURCE).cast(pl.String)
+        row = source.str.extract(r"(:[0-9]+)$").fill_null("")
+        return rows.with_columns((source.str.replace(r":[0-9]+$", "").replace(dict(self.names)) + row).alias(SOURCE))
 
 
 def merge_day(pieces: Sequence[Piece], reader: Reader, listed: np.ndarray | None, out: Path) -> None:

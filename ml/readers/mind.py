@@ -14,7 +14,7 @@ Rules of this layout (Wu et al. 2020, MIND):
 - Impression ids start anew in each folder: `ID_STEP` keeps them apart, and ids that reach it are held back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -25,13 +25,17 @@ from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
-from ml.readers.base import DayTables, Progress, Reader
+from ml.readers.account import Quarantine
+from ml.readers.base import FROM_IMPRESSIONS, DayTables, Progress, Reader
 from ml.readers.cells import LIST_ITEMS
-from ml.readers.files import frame, printable, regular, unreadable
+from ml.readers.codes import category_codes
+from ml.readers.described import described
+from ml.readers.files import frame, lies_at, printable, unreadable
 from ml.readers.lines import numbered_lines
 from ml.readers.placing import APPEARS, Appearances
 from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days
-from ml.readers.spill import DaySpill, Spill
+from ml.readers.span import hold_back_outside
+from ml.readers.spill import DaySpill
 
 FOLDERS = ("", "train", "dev", "test")
 """Where `behaviors.tsv` and `news.tsv` may lie below the root."""
@@ -39,9 +43,11 @@ FOLDERS = ("", "train", "dev", "test")
 ID_STEP = 1_000_000_000
 """Added to the impression ids of `dev`, twice to those of `test`."""
 
+_LOG_FILE, _NEWS_FILE = "behaviors.tsv", "news.tsv"
 _LOG = ("impression_id", "user_id", "time", "history", "impressions")
 _NEWS = ("article_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 _TIME = "%m/%d/%Y %I:%M:%S %p"
+_TEST = r"(^|/)test/behaviors\.tsv(:[0-9]+)?$"
 _DAY = "__day"
 _IDS = pa.list_(pa.int64())
 _SHOWN = pa.schema(
@@ -68,35 +74,55 @@ _ARTICLES = pa.schema(
 class MindReader(Reader):
     """Reads the MIND layout."""
 
+    names = tuple(f"{folder}/{name}".lstrip("/") for folder in FOLDERS for name in (_LOG_FILE, _NEWS_FILE))
     expected = frozenset({"never_shown"})
 
-    def sources(self, root: Path) -> list[Path]:
-        logs = [p for p in (root / f / "behaviors.tsv" for f in FOLDERS) if regular(root, p)]
-        if not logs:
+    def named(self, root: Path) -> list[Path]:
+        logs = [p for p in (root / folder / _LOG_FILE for folder in FOLDERS) if lies_at(p)]
+        return [*logs, *(p for p in (log.with_name(_NEWS_FILE) for log in logs) if lies_at(p))]
+
+    def require_events(self, root: Path, found: Sequence[Path]) -> None:
+        if all(path.name == _NEWS_FILE for path in found):
             raise DataError(
                 f"{printable(root)} has neither behaviors.tsv nor {{train,dev,test}}/behaviors.tsv: point the data "
                 "root at the folder that holds them"
             )
-        if len(logs) > 1 and logs[0].parent == root:
-            raise DataError(f"{printable(logs[0])} lies beside {logs[1].parent.name}/behaviors.tsv: remove one of them")
-        return [*logs, *(p for p in (log.with_name("news.tsv") for log in logs) if regular(root, p))]
 
-    def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
-        sources = self.sources(root)
+    def clashes(self, root: Path, found: Sequence[Path]) -> list[tuple[Path, str]]:
+        logs = [p for p in found if p.name == _LOG_FILE]
+        alone = len(logs) > 1 and logs[0].parent == root
+        return [(logs[0], f"{logs[1].parent.name}/{_LOG_FILE}")] if alone else []
+
+    def read_through(self, path: Path, zone: str) -> None:
+        if path.name == _NEWS_FILE:
+            _refuse_empty(path)
+        for _ in numbered_lines(path):
+            pass
+
+    def split(
+        self,
+        root: Path,
+        dataset: Dataset,
+        out: Path,
+        progress: Progress | None = None,
+        besides: Collection[Path] = (),
+    ) -> list[date]:
+        sources = self.sources(root, besides)
         out.mkdir(parents=True, exist_ok=True)
-        with Spill(out / "quarantine.parquet", schema.QUARANTINE) as held_back:
+        with Quarantine(out) as held_back:
             with DaySpill(out, "impressions", _SHOWN) as spill:
                 seen = Appearances()
-                for path in (p for p in sources if p.name == "behaviors.tsv"):
+                for path in (p for p in sources if p.name == _LOG_FILE):
                     _tell(progress, path, root)
                     _split_log(path, root, dataset, spill, held_back, seen)
-                days = spill.days
+            days = hold_back_outside(out, spill.rows, {"impressions.parquet": "impressions"}, held_back)
+            seen.keep(days)
             if not days:
                 raise DataError(
                     f"{printable(root)}: no impression falls in {dataset.first_day}..{dataset.last_day}, the days of "
                     f"{dataset.name}{held_back.told()}: point the data root at this dataset's log"
                 )
-            _split_news([p for p in sources if p.name == "news.tsv"], root, out, held_back, seen)
+            _split_news([p for p in sources if p.name == _NEWS_FILE], root, out, held_back, seen)
         return days
 
     def tables(self, raw_day: Path, dataset: Dataset, day: date) -> DayTables:
@@ -104,24 +130,27 @@ class MindReader(Reader):
         raw = frame(raw_day / "impressions.parquet").with_columns(milliseconds("time").alias(schema.CLICK_TIME))
         clicked = raw.filter(pl.col("clicked").list.len() > 0).with_columns(pl.col("clicked").alias(schema.ARTICLE_ID))
         clicks = canonical.clicks(clicked.explode(schema.ARTICLE_ID), start, end)
-        shown = raw.with_columns(pl.col("clicked").fill_null(pl.lit([], dtype=pl.List(pl.Int64))))
+        unlabelled = pl.col("clicked").is_null() & pl.col(SOURCE).cast(pl.String).str.contains(_TEST)
+        nothing = pl.lit([], dtype=pl.List(pl.Int64))
+        shown = raw.with_columns(pl.when(unlabelled).then(nothing).otherwise("clicked").alias("clicked"))
         impressions = canonical.impressions(canonical.complete(shown, schema.IMPRESSIONS), start, end)
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         news = raw_day / "articles.parquet"
-        if news.is_file():
-            seen = seen.join(frame(news).drop(SOURCE), on=schema.ARTICLE_ID, how="left", maintain_order="left")
-        articles = canonical.articles(seen.clear(), seen, end)
+        known = described(frame(news) if news.is_file() else None, seen)
+        articles = canonical.articles(seen.clear(), known.seen, end)
         untimed = int(raw.select(pl.col("history").str.count_matches(r"\S+").sum()).item())
         return DayTables(
             articles=canonical.conform(articles.rows, schema.ARTICLES),
             clicks=canonical.conform(clicks.rows, schema.CLICKS),
             impressions=canonical.conform(impressions.rows, schema.IMPRESSIONS),
-            quarantine=canonical.quarantined([articles, clicks, impressions]),
+            quarantine=canonical.quarantined([known.unused, articles, clicks, impressions]),
             counts={
-                "articles": articles.counts,
-                "clicks": clicks.counts | {"untimed_history": untimed},
+                "articles": known.added_to(articles.counts),
+                "clicks": clicks.counts | {"untimed_history": untimed, FROM_IMPRESSIONS: clicks.counts["rows_in"]},
                 "impressions": impressions.counts,
             },
+            remarks=canonical.remarked([articles, clicks, impressions]),
+            article_rows=known.rows,
         )
 
 
@@ -153,7 +182,9 @@ def _number(column: str, letter: str = "") -> pl.Expr:
     return pl.col(column).str.extract(rf"^{letter}([0-9]+)$", 1).cast(pl.Int64, strict=False)
 
 
-def _split_log(path: Path, root: Path, dataset: Dataset, spill: DaySpill, held_back: Spill, seen: Appearances) -> None:
+def _split_log(
+    path: Path, root: Path, dataset: Dataset, spill: DaySpill, held_back: Quarantine, seen: Appearances
+) -> None:
     """Streams a behaviors file into days; `seen` gathers the articles of each."""
     alone = path.parent == root
     step = 0 if alone else ID_STEP * (FOLDERS.index(path.parent.name) - 1)
@@ -164,7 +195,9 @@ def _split_log(path: Path, root: Path, dataset: Dataset, spill: DaySpill, held_b
     chosen = pl.element().filter(pl.element().str.ends_with("-1")).str.extract(r"^N([0-9]+)", 1)
     nothing = pl.lit([], dtype=pl.List(pl.Int64))
     empty = pl.col("impressions").str.strip_chars() == ""
+    account = held_back.account.of(printable(path.relative_to(root)), "impressions")
     for text in _cells(path, root, _LOG):
+        account.rows_in += len(text)
         whole = judge(text, "impressions", _PROBLEMS)
         held_back.append(whole.held_back)
         parsed = whole.kept.with_columns(
@@ -197,38 +230,38 @@ def _split_log(path: Path, root: Path, dataset: Dataset, spill: DaySpill, held_b
             pl.col(SOURCE),
             pl.col(_DAY),
         )
+        account.placed += len(rows)
         seen.note(rows, _DAY, ["inview"])
         spill.append(rows, _DAY)
 
 
-def _split_news(paths: Sequence[Path], root: Path, out: Path, held_back: Spill, seen: Appearances) -> None:
-    """Writes the news of each day's articles to `out/<day>/articles.parquet`; of rows with one id the first is kept.
-    Category codes are ranks of the category's name among those of all files."""
-    names = {c for p in paths for piece in _cells(p, root, _NEWS) for c in piece["category"].drop_nulls().unique()}
-    codes = pl.DataFrame({"category": sorted(names)}, schema={"category": pl.String}).with_row_index("category_id")
+def _split_news(paths: Sequence[Path], root: Path, out: Path, held_back: Quarantine, seen: Appearances) -> None:
+    """Writes the news of each day's articles to `out/<day>/articles.parquet`; of rows with one id the first is kept."""
     days = seen.table(_DAY)
     for path in paths:
-        if not path.stat().st_size:
-            raise unreadable(path, DataError("it is empty"))
+        _refuse_empty(path)
     known: dict[int, int] = {}
     with DaySpill(out, "articles", _ARTICLES) as spill:
         for path in paths:
+            account = held_back.account.of(printable(path.relative_to(root)), "articles")
             for text in _cells(path, root, _NEWS):
+                account.rows_in += len(text)
                 parsed = text.with_columns(_number("article_id", "N").alias(APPEARS))
                 rules = [*_PROBLEMS, ("unparsable_id", pl.col(APPEARS).is_null())]
                 judged = judge(parsed, "articles", rules)
                 held_back.append(judged.held_back)
-                rows = _first_of_each(judged.kept, known, held_back)
+                rows, repeated = _first_of_each(judged.kept, known, held_back)
                 absent = rows.join(days, on=APPEARS, how="anti", maintain_order="left")
+                account.duplicates += repeated
+                account.placed += len(rows) - len(absent)
                 held_back.append(judge(absent, "articles", [("never_shown", pl.lit(True))]).held_back)
                 placed = rows.join(days, on=APPEARS, how="inner", maintain_order="left")
-                placed = placed.join(codes, on="category", how="left", maintain_order="left")
                 spill.append(
                     placed.select(
                         pl.col(APPEARS).alias("article_id"),
                         *(_filled(c) for c in ("category", "subcategory", "title")),
                         _filled("abstract").alias("subtitle"),
-                        pl.col("category_id").cast(pl.Int32),
+                        category_codes(placed["category"]).alias("category_id"),
                         SOURCE,
                         _DAY,
                     ),
@@ -236,14 +269,20 @@ def _split_news(paths: Sequence[Path], root: Path, out: Path, held_back: Spill, 
                 )
 
 
+def _refuse_empty(path: Path) -> None:
+    """Raises DataError for a file without a byte."""
+    if not path.stat().st_size:
+        raise unreadable(path, DataError("it is empty"))
+
+
 def _filled(column: str) -> pl.Expr:
     """Text, null where it is blank."""
     return pl.when(pl.col(column).str.strip_chars() != "").then(pl.col(column)).alias(column)
 
 
-def _first_of_each(rows: pl.DataFrame, known: dict[int, int], held_back: Spill) -> pl.DataFrame:
+def _first_of_each(rows: pl.DataFrame, known: dict[int, int], held_back: Quarantine) -> tuple[pl.DataFrame, int]:
     """The rows whose id was not `known` (id to hash of the row, updated). Other rows of an id are held back, unless
-    they repeat it exactly."""
+    they repeat it exactly; how many do."""
     content = rows.select(_NEWS).hash_rows(seed=0)
     verdict = []
     for article, row in zip(rows[APPEARS], content, strict=True):
@@ -252,4 +291,4 @@ def _first_of_each(rows: pl.DataFrame, known: dict[int, int], held_back: Spill) 
     marked = rows.with_columns(pl.Series("__verdict", verdict, dtype=pl.String))
     differing = [("duplicate_article_id", pl.col("__verdict") == "differs")]
     held_back.append(judge(marked, "articles", differing).held_back)
-    return marked.filter(pl.col("__verdict") == "").drop("__verdict")
+    return marked.filter(pl.col("__verdict") == "").drop("__verdict"), verdict.count("repeated")

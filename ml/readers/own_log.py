@@ -14,7 +14,7 @@ Rules of this layout:
 - The source of a row is its file and row number, from 1.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -28,15 +28,32 @@ from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical, contract
+from ml.readers.account import Quarantine, Rows
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.breaches import Breach, parquet_breaches, unknown_columns
+from ml.readers.breaches import NAIVE, Breach, parquet_breaches, relative, unknown_columns
 from ml.readers.cells import LIST_ITEMS, PLAUSIBLE_MS
+from ml.readers.codes import category_codes
+from ml.readers.described import fates
 from ml.readers.ebnerd import articles_of
 from ml.readers.ebnerd_days import UNLISTED
-from ml.readers.files import as_frame, frame, parquet_pieces, parquet_schema, printable, regular, row_count
+from ml.readers.files import (
+    as_frame,
+    beside,
+    frame,
+    lies_at,
+    parquet_pieces,
+    parquet_schema,
+    printable,
+    read_to_end,
+    regular,
+    row_count,
+)
+from ml.readers.links import LINK, judge_links, settled
 from ml.readers.placing import APPEARS, Appearances
+from ml.readers.publication import early_appearances, unlisted_articles
+from ml.readers.remarks import Remark, remarks_on
 from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days, quarantine
-from ml.readers.spill import DaySpill, Spill
+from ml.readers.spill import DaySpill
 
 LOG_FILE = "log.toml"
 REMEDY = "write the table by the contract of docs/own_log.md; `newsrec validate` names every breach"
@@ -65,14 +82,24 @@ _RENAMED = {
 """Raw articles bear the names of EB-NeRD's, so that one function makes both canonical."""
 
 
-def table_files(root: Path, table: str) -> list[Path]:
-    """The files of a table: `<table>.parquet`, or all parquet files of the folder `<table>/`, by name. Raises DataError
-    when both are there, and for what is no regular file within `root`."""
-    single, folder = root / f"{table}.parquet", sorted((root / table).glob("*.parquet"))
-    alone = regular(root, single)
-    if alone and folder:
-        raise DataError(f"{printable(single)} lies beside the folder {table}/: remove one of them")
-    return [single] if alone else [p for p in folder if regular(root, p)]
+def table_files(root: Path, table: str, besides: Collection[Path] = ()) -> list[Path]:
+    """The files of a table without `besides`: `<table>.parquet`, or all parquet files of the folder `<table>/`, by
+    name. Raises DataError when both are there, and for what is no regular file within `root`."""
+    found = [p for p in _named(root, table) if p not in besides and regular(root, p)]
+    for path, other in _clashes(root, table, found):
+        raise beside(path, other)
+    return found
+
+
+def _named(root: Path, table: str) -> list[Path]:
+    """What lies at the places of a table."""
+    single = root / f"{table}.parquet"
+    return [*([single] if lies_at(single) else []), *sorted((root / table).glob("*.parquet"))]
+
+
+def _clashes(root: Path, table: str, found: Sequence[Path]) -> list[tuple[Path, str]]:
+    single = root / f"{table}.parquet"
+    return [(single, f"the folder {table}/")] if single in found and len(found) > 1 else []
 
 
 def columns_of(path: Path, table: str, zone: str) -> list[contract.Column]:
@@ -126,25 +153,28 @@ class _Split:
     root: Path
     dataset: Dataset
     out: Path
-    held_back: Spill
+    held_back: Quarantine
     progress: Progress | None
+    files: Mapping[str, Sequence[Path]]
     seen: Appearances = field(default_factory=Appearances)
 
-    def pieces(self, table: str) -> Iterator[pl.DataFrame]:
+    def pieces(self, table: str) -> Iterator[tuple[Rows, pl.DataFrame]]:
         """All rows of a table as they are (times as text), with `source`; beside them, under names with "__", ids,
-        codes and numbers in their raw types, times in ms UTC, and what is wrong with a local time."""
-        for path in table_files(self.root, table):
+        codes and numbers in their raw types, times in ms UTC, and what is wrong with a local time. With them, the
+        account of their file."""
+        for path in self.files[table]:
             columns = columns_of(path, table, self.dataset.naive_zone)
             name = printable(path.relative_to(self.root))
             if self.progress is not None:
                 self.progress(f"split {name}: {row_count(path):,} rows")
-            row = 1
+            row, account = 1, self.held_back.account.of(name, table)
             for batch, damage in parquet_pieces(path, _ROWS[table], [c.name for c in columns]):
                 numbers = pl.int_range(row, row + len(batch), eager=True)
                 rows = _converted(batch, columns, self.dataset.naive_zone)
                 rows = rows.with_columns(pl.format("{}:{}", pl.lit(name), numbers).alias(SOURCE))
-                yield rows if damage is None else self._undamaged(rows, table, damage)
                 row += len(batch)
+                account.rows_in += len(batch)
+                yield account, rows if damage is None else self._undamaged(rows, table, damage)
 
     def _undamaged(self, rows: pl.DataFrame, table: str, damage: pa.Array) -> pl.DataFrame:
         """The rows without a reason in `damage` (string [rows]); the others go to quarantine."""
@@ -214,58 +244,91 @@ def _value_rules(table: str, rows: pl.DataFrame) -> list[Rule]:
 class OwnLogReader(Reader):
     """Reads logs that keep to the contract."""
 
+    names = (LOG_FILE, *(f"{table}.parquet" for table in TABLES), *(f"{table}/*.parquet" for table in TABLES))
     derived_files = (UNLISTED,)
     expected = frozenset({"never_shown", "after_log_end"})
 
-    def sources(self, root: Path) -> list[Path]:
-        clicks = table_files(root, "clicks")
-        if not clicks:
-            raise DataError(f"{printable(root)} has no clicks.parquet: point the data root at the folder that holds it")
-        found = [*clicks, *table_files(root, "articles"), *table_files(root, "impressions")]
+    def named(self, root: Path) -> list[Path]:
         said = root / LOG_FILE
-        return [*found, *([said] if regular(root, said) else [])]
+        return [*(p for table in TABLES for p in _named(root, table)), *([said] if lies_at(said) else [])]
 
-    def split(self, root: Path, dataset: Dataset, out: Path, progress: Progress | None = None) -> list[date]:
-        self.sources(root)
+    def require_events(self, root: Path, found: Sequence[Path]) -> None:
+        if not any(_table_of(root, path) == "clicks" for path in found):
+            raise DataError(f"{printable(root)} has no clicks.parquet: point the data root at the folder that holds it")
+
+    def clashes(self, root: Path, found: Sequence[Path]) -> list[tuple[Path, str]]:
+        by_table = {t: [p for p in found if _table_of(root, p) == t] for t in TABLES}
+        return [clash for table, files in by_table.items() for clash in _clashes(root, table, files)]
+
+    def split(
+        self,
+        root: Path,
+        dataset: Dataset,
+        out: Path,
+        progress: Progress | None = None,
+        besides: Collection[Path] = (),
+    ) -> list[date]:
+        sources = self.sources(root, besides)
+        files = {table: [p for p in sources if _table_of(root, p) == table] for table in TABLES}
         out.mkdir(parents=True, exist_ok=True)
-        with Spill(out / "quarantine.parquet", schema.QUARANTINE) as held_back:
-            step = _Split(root, dataset, out, held_back, progress)
+        with Quarantine(out) as held_back:
+            step = _Split(root, dataset, out, held_back, progress, files)
             days = sorted({*_split_events(step, "clicks"), *_split_events(step, "impressions")})
+            judge_links(out, days)
             if not days:
                 raise DataError(
                     f"{printable(root)}: no click falls in {dataset.first_day}..{dataset.last_day}, the days of "
                     f"{dataset.name}{held_back.told()}: set first_day and last_day in {LOG_FILE}, or leave them out"
                 )
-            if table_files(root, "articles"):
+            if files["articles"]:
                 _split_articles(step, days)
         return days
 
+    def read_through(self, path: Path, zone: str) -> None:
+        if path.suffix == ".parquet":
+            table = path.stem if path.stem in TABLES else path.parent.name
+            read_to_end(path, [c.name for c in columns_of(path, table, zone)])
+
     def tables(self, raw_day: Path, dataset: Dataset, day: date) -> DayTables:
         start, end = dataset.clock.start(day), dataset.clock.end(day)
-        clicks = canonical.clicks(_events(raw_day, schema.CLICKS, "clicks"), start, end)
         shown = _events(raw_day, schema.IMPRESSIONS, "impressions")
-        nothing = pl.lit([], dtype=pl.List(pl.Int64))
-        impressions = canonical.impressions(shown.with_columns(pl.col(schema.CLICKED).fill_null(nothing)), start, end)
+        clicked, remarks = settled(_events(raw_day, schema.CLICKS, "clicks"), shown)
+        clicks = canonical.clicks(clicked, start, end)
+        impressions = canonical.impressions(shown, start, end)
         seen = canonical.first_seen(clicks.rows, impressions.rows)
-        listed, unlisted = raw_day / "articles.parquet", raw_day / UNLISTED
-        only_seen = seen
-        if unlisted.is_file():
-            only_seen = seen.join(frame(unlisted), on=schema.ARTICLE_ID, how="semi", maintain_order="left")
-        articles = canonical.articles(
-            articles_of(frame(listed) if listed.is_file() else None, seen, end), only_seen, end
-        )
+        listed, known = (_optional(raw_day / name) for name in ("articles.parquet", UNLISTED))
+        only_seen = canonical.unlisted(seen, known, listed)
+        if known is not None:
+            remarks += unlisted_articles(only_seen, clicks, impressions)
+        if listed is not None:
+            remarks += early_appearances(listed, clicks, impressions, seen)
+        remarks += _nothing_clicked(shown, impressions)
+        articles = canonical.articles(articles_of(listed, seen, end), only_seen, end)
         return DayTables(
             articles=canonical.conform(articles.rows, schema.ARTICLES),
             clicks=canonical.conform(clicks.rows, schema.CLICKS),
             impressions=canonical.conform(impressions.rows, schema.IMPRESSIONS),
             quarantine=canonical.quarantined([articles, clicks, impressions]),
             counts={"articles": articles.counts, "clicks": clicks.counts, "impressions": impressions.counts},
+            remarks=canonical.remarked([articles, clicks, impressions], remarks),
+            article_rows=fates(listed, articles.rows),
         )
 
-    def breaches(self, root: Path) -> list[Breach]:
-        found = super().breaches(root)
-        return found or [
-            b for name in TABLES for path in table_files(root, name) for b in _file_breaches(path, root, name)
+    def columns_wrong(self, root: Path, path: Path) -> list[Breach]:
+        table = _table_of(root, path)
+        return _file_breaches(path, root, table) if table else []
+
+    def naive_times(self, root: Path, path: Path) -> list[Breach]:
+        table = _table_of(root, path)
+        if not table:
+            return []
+        found = parquet_schema(path, {}, REMEDY)
+        times = [c.name for c in TABLES[table].columns if c.kind == "time" and c.name in found.names]
+        naive = [name for name in times if needs_zone(found.field(name).type)]
+        remedy = f'name their zone in {LOG_FILE}, for example times_without_zone = "UTC"'
+        file = relative(path, root)
+        return [
+            Breach("error", NAIVE, file, name, 1, remedy, [{"value": "it has times without a zone"}]) for name in naive
         ]
 
     def derived(self, raw_day: Path, listed: np.ndarray | None) -> dict[str, pa.Table]:
@@ -280,12 +343,30 @@ class OwnLogReader(Reader):
         return {UNLISTED: _unlisted(seen.on(date.min), pl.Series(listed, dtype=pl.Int64))}
 
 
+def _optional(path: Path) -> pl.DataFrame | None:
+    """The file as a frame, None where there is none."""
+    return frame(path) if path.is_file() else None
+
+
+def _table_of(root: Path, path: Path) -> str:
+    """The table that a file of the layout belongs to; empty for log.toml."""
+    first = path.relative_to(root).parts[0].removesuffix(".parquet")
+    return first if first in TABLES else ""
+
+
 def _events(raw_day: Path, target: pa.Schema, table: str) -> pl.DataFrame:
-    """The raw day's rows of a table in canonical columns; none where it has no such file."""
+    """The raw day's rows of a table, `time` in ms; none where it has no such file."""
     path = raw_day / f"{table}.parquet"
     if not path.is_file():
-        return canonical.empty(target)
-    return canonical.complete(frame(path).with_columns(milliseconds("time").alias(schema.CLICK_TIME)), target)
+        return canonical.empty(target).with_columns(pl.lit(None, dtype=pl.String).alias(LINK))
+    return frame(path).with_columns(milliseconds("time").alias(schema.CLICK_TIME))
+
+
+def _nothing_clicked(shown: pl.DataFrame, published: canonical.Canonical) -> list[Remark]:
+    """Remarks on the published impressions of which the log says that nothing was clicked."""
+    empty = shown.filter(pl.col(schema.CLICKED).list.len() == 0).select(SOURCE)
+    rows = published.rows.join(empty, on=SOURCE, how="semi", maintain_order="left")
+    return remarks_on(rows, "impressions", "nothing_clicked", schema.CLICKED)
 
 
 def _file_breaches(path: Path, root: Path, table: str) -> list[Breach]:
@@ -298,6 +379,7 @@ def _file_breaches(path: Path, root: Path, table: str) -> list[Breach]:
 
 def _raw_schema(table: str, renamed: Mapping[str, str]) -> pa.Schema:
     fields = [pa.field(renamed.get(c.name, c.name), _RAW[c.kind]) for c in TABLES[table].columns]
+    fields += [pa.field(LINK, pa.string())] if table == "clicks" else []
     return pa.schema([*fields, pa.field(SOURCE, pa.string())])
 
 
@@ -317,13 +399,14 @@ def _split_events(step: _Split, table: str) -> list[date]:
     """Streams clicks or impressions into days, and returns these."""
     ids = ["article_id"] if table == "clicks" else ["inview", "clicked"]
     with DaySpill(step.out, table, _raw_schema(table, {})) as spill:
-        for rows in step.pieces(table):
+        for account, rows in step.pieces(table):
             dated = rows.with_columns(day_of(pl.col(f"{_MS}time"), step.dataset.clock).alias(_DAY))
             rules = [*_value_rules(table, rows), *outside_days(_DAY, step.dataset)]
             if table == "impressions":
                 rules.append(("zero_impression_id", pl.col("__impression_id") == 0))
             kept = step.keep(dated, table, rules)
             final = kept.select(*_raw(kept, table), SOURCE, _DAY)
+            account.placed += len(final)
             step.seen.note(final, _DAY, ids)
             spill.append(final, _DAY)
         return spill.days
@@ -331,12 +414,11 @@ def _split_events(step: _Split, table: str) -> list[date]:
 
 def _split_articles(step: _Split, days: Sequence[date]) -> None:
     """Streams the articles into days, and writes which articles of a day are not among them."""
-    codes = _category_codes(step)
     appearing = step.seen.table(_DAY)
     with_data = pl.DataFrame({_PLACED: list(days)}, schema={_PLACED: pl.Date})
     known = [pl.Series(APPEARS, [], dtype=pl.Int64)]
     with DaySpill(step.out, "articles", _raw_schema("articles", _RENAMED)) as spill:
-        for rows in step.pieces("articles"):
+        for account, rows in step.pieces("articles"):
             rules = [*_value_rules("articles", rows), ("null_id", pl.col("article_id").is_null())]
             kept = step.keep(rows, "articles", rules).with_columns(pl.col("__article_id").alias(APPEARS))
             known.append(kept[APPEARS].unique())
@@ -345,17 +427,14 @@ def _split_articles(step: _Split, days: Sequence[date]) -> None:
             early = early.filter(pl.col(_PLACED).is_null() | (pl.col(_DAY) < pl.col(_PLACED)))
             nowhere = dated.filter(pl.col(_PLACED).is_null())
             nowhere = nowhere.join(early.select(APPEARS), on=APPEARS, how="anti", maintain_order="left")
+            account.placed += len(kept) - len(nowhere)
             unknown = pl.col("__published").is_null()
             step.keep(nowhere, "articles", [("never_shown", unknown), ("after_log_end", ~unknown)])
             placed = dated.drop_nulls(_PLACED).with_columns(pl.col(_PLACED).alias(_DAY)).select(early.columns)
-            both = (
-                pl.concat([placed, early]).join(codes, on="category", how="left", maintain_order="left")
-                if len(codes)
-                else pl.concat([placed, early])
-            )
-            columns = _raw(both, "articles")
-            if len(codes):
-                columns.append(pl.col("__code").alias("category_id"))
+            both = pl.concat([placed, early])
+            columns: list[pl.Expr | pl.Series] = [*_raw(both, "articles")]
+            if "category" in both.columns and "category_id" not in both.columns:
+                columns.append(category_codes(both["category"]).alias("category_id"))
             final = both.select(*columns, SOURCE, _DAY)
             spill.append(final.rename({k: v for k, v in _RENAMED.items() if k in final.columns}), _DAY)
     listed = pl.concat(known)
@@ -377,17 +456,3 @@ def _unlisted(seen: pl.Series, listed: pl.Series) -> pa.Table:
     """Ids (int64, sorted) that appear without being listed."""
     missing = seen.filter(~seen.is_in(listed.unique().implode()))
     return missing.rename(schema.ARTICLE_ID).to_frame().to_arrow()
-
-
-def _category_codes(step: _Split) -> pl.DataFrame:
-    """`category`, `__code` (int32): ranks of the names of all files; empty where these bring codes of their own."""
-    names: set[str] = set()
-    for path in table_files(step.root, "articles"):
-        present = [c.name for c in columns_of(path, "articles", step.dataset.naive_zone)]
-        if "category" in present and "category_id" not in present:
-            for batch, _ in parquet_pieces(path, 65_536, ["category"]):
-                names.update(as_frame(batch)["category"].drop_nulls().unique().to_list())
-    ranked = sorted(names)
-    return pl.DataFrame(
-        {"category": ranked, "__code": range(len(ranked))}, schema={"category": pl.String, "__code": pl.Int64}
-    )

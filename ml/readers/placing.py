@@ -27,6 +27,11 @@ class Appearances:
                 flat = ids.explode() if ids.dtype == pl.List(pl.Int64) else ids
                 here.update(flat.drop_nulls().unique().to_list())
 
+    def keep(self, days: Iterable[date]) -> None:
+        """Forgets all other days."""
+        kept = set(days)
+        self._seen = {day: ids for day, ids in self._seen.items() if day in kept}
+
     def on(self, day: date) -> pl.Series:
         """Ids of a day, int64, sorted."""
         return pl.Series(APPEARS, sorted(self._seen.get(day, ())), dtype=pl.Int64)

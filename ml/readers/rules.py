@@ -19,6 +19,9 @@ SOURCE = "source"
 """Name of the column that says which source file a raw row came from. Columns that start with "__" are a reader's own
 and never written."""
 
+NUMBER = "__number"
+"""Name of the column that says which row or line of its source file a raw row is, from 1."""
+
 UNFIT = "__unfit"
 """Name of the column that says which values of a row no canonical type can hold (`ml.readers.canonical.complete`)."""
 
@@ -53,16 +56,22 @@ def judge(rows: pl.DataFrame, table: str, rules: Sequence[Rule]) -> Judged:
 
 
 def quarantine(rows: pl.DataFrame, table: str, reason: pl.Expr) -> pa.Table:
-    """Rows in the form of `schema.QUARANTINE`: the source file from their column `source`, the row as JSON, long cells
-    cut (`ml.readers.cells.presentable`)."""
+    """Rows in the form of `schema.QUARANTINE`: the source file from their column `source`, with the row's number where
+    they have it, the row as JSON, long cells cut (`ml.readers.cells.presentable`)."""
     if not len(rows):
         return schema.QUARANTINE.empty_table()
     said = [UNFIT] if UNFIT in rows.columns and rows[UNFIT].null_count() < len(rows) else []
     content = presentable(rows.select(pl.exclude(SOURCE, "^__.*$"), *said))
-    shaped = rows.select(
-        pl.lit(table).alias("table"), reason.alias(schema.REASON), pl.col(SOURCE).cast(pl.String)
-    ).with_columns(content.select(pl.struct(pl.all()).struct.json_encode().alias("row")).to_series())
+    source = numbered() if NUMBER in rows.columns else pl.col(SOURCE).cast(pl.String)
+    shaped = rows.select(pl.lit(table).alias("table"), reason.alias(schema.REASON), source).with_columns(
+        content.select(pl.struct(pl.all()).struct.json_encode().alias("row")).to_series()
+    )
     return shaped.to_arrow().cast(schema.QUARANTINE)
+
+
+def numbered() -> pl.Expr:
+    """The column `source` with the row's number: FILE:NUMBER."""
+    return pl.format("{}:{}", SOURCE, NUMBER).alias(SOURCE)
 
 
 def bad_ids(*columns: str) -> list[Rule]:

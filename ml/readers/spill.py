@@ -8,14 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml.readers.cells import is_string
-from ml.schema import REASON
 
 _GATHER = 4 << 20
 """Bytes of a day that are held back before they become a row group."""
@@ -74,14 +73,11 @@ class Spill:
         self._held: list[pa.Table] = []
         self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
-        self.reasons: Counter[str] = Counter()
 
     def append(self, table: pa.Table) -> None:
-        """Adds rows at the end; those of quarantine are counted by reason."""
+        """Adds rows at the end."""
         if not len(table):
             return
-        if REASON in table.column_names:
-            self.reasons.update(table[REASON].to_pylist())
         columns = [
             table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type)
             for f in self._schema
@@ -114,12 +110,7 @@ class Spill:
             self._do(self._writer.close)
             self._writer = None
 
-    def told(self) -> str:
-        """The rows of a quarantine in words, for the end of a clause; empty without any."""
-        said = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common(5))
-        return f" (held back: {said})" if said else ""
-
-    def __enter__(self) -> "Spill":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +118,7 @@ class Spill:
 
 
 class DaySpill:
-    """The files `out/<day>/<name>.parquet` of all days."""
+    """The files `out/<day>/<name>.parquet` of all days; `rows`: how many each has so far."""
 
     def __init__(self, out: Path, name: str, schema: pa.Schema) -> None:
         self._out = out
@@ -135,6 +126,7 @@ class DaySpill:
         self._schema = schema
         self._days: dict[date, Spill] = {}
         self._background = Background()
+        self.rows: Counter[date] = Counter()
 
     @property
     def days(self) -> list[date]:
@@ -149,6 +141,7 @@ class DaySpill:
                     self._out / str(where) / f"{self._name}.parquet", self._schema, self._background
                 )
             self._days[where].append(part.to_arrow())
+            self.rows[where] += len(part)
 
     def close(self) -> None:
         """Ends all files."""

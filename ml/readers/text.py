@@ -17,6 +17,7 @@ from polars.exceptions import PolarsError
 
 from ml.errors import DataError
 from ml.readers.files import DAMAGE, listed, printable, unreadable
+from ml.readers.rules import NUMBER
 
 LINE_BYTES = 1 << 20
 """Longest line that is cut into fields."""
@@ -26,14 +27,14 @@ _SAMPLE = 200
 _DECODED_FLOOR = 128 << 20
 _DECODED = 100
 _REASON, _LINE = "reason", "line"
-_BAD = {_REASON: pl.String, _LINE: pl.String}
+_BAD = {_REASON: pl.String, _LINE: pl.String, NUMBER: pl.Int64}
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Consecutive lines of a file: `rows` has the wanted columns as text (null where empty); `bad` has `reason` and
     `line` of those that could not be cut into the file's columns (`wrong_number_of_fields`, `not_utf8`,
-    `unbalanced_quotes`, `oversized_line`)."""
+    `unbalanced_quotes`, `oversized_line`). Both have the line's number in the file (`ml.readers.rules.NUMBER`)."""
 
     rows: pl.DataFrame
     bad: pl.DataFrame
@@ -46,8 +47,10 @@ def pieces(path: Path, columns: Sequence[str], separator: str = ",") -> Iterator
     try:
         source = _lines(path)
         names = _header(next(source, b""), path, columns, separator)
+        first = 2
         for block in source:
-            yield _piece(block, names, columns, separator)
+            yield _piece(block, first, names, columns, separator)
+            first += _line_count(block)
     except DAMAGE as error:
         raise unreadable(path, error) from error
 
@@ -117,9 +120,13 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield rest
 
 
-def _piece(block: bytes, names: list[str], columns: Sequence[str], separator: str) -> Piece:
-    """A block of lines, cut by Polars where every line has its fields, else line by line."""
-    lines = block.count(b"\n") + (not block.endswith(b"\n"))
+def _line_count(block: bytes) -> int:
+    return block.count(b"\n") + (not block.endswith(b"\n"))
+
+
+def _piece(block: bytes, first: int, names: list[str], columns: Sequence[str], separator: str) -> Piece:
+    """A block of lines from number `first` on, cut by Polars where every line has its fields, else line by line."""
+    lines = _line_count(block)
     even = block.count(separator.encode()) == lines * (len(names) - 1)
     if even and b'"' not in block and b"\x00" not in block and len(names) > 1 and _longest(block) <= LINE_BYTES:
         try:
@@ -133,10 +140,11 @@ def _piece(block: bytes, names: list[str], columns: Sequence[str], separator: st
             )
             if rows.height == lines and rows.width == len(names):
                 wanted = [pl.col(str(names.index(c))).alias(c) for c in columns]
-                return Piece(rows.select(wanted), pl.DataFrame(schema=_BAD))
+                number = pl.int_range(first, first + lines, dtype=pl.Int64).alias(NUMBER)
+                return Piece(rows.select(*wanted, number), pl.DataFrame(schema=_BAD))
         except PolarsError:
             pass  # a line is broken: which one is found below
-    return _line_by_line(block, names, columns, separator)
+    return _line_by_line(block, first, names, columns, separator)
 
 
 def _longest(block: bytes) -> int:
@@ -147,19 +155,19 @@ def _longest(block: bytes) -> int:
     return int(np.diff(ends, prepend=-1, append=len(block)).max()) - 1
 
 
-def _line_by_line(block: bytes, names: list[str], columns: Sequence[str], separator: str) -> Piece:
+def _line_by_line(block: bytes, first: int, names: list[str], columns: Sequence[str], separator: str) -> Piece:
     """The same for a block with broken lines."""
     where = [names.index(c) for c in columns]
-    rows: list[list[str | None]] = []
-    bad: list[tuple[str, str]] = []
-    for line in block.removesuffix(b"\n").split(b"\n"):
+    rows: list[list[str | int | None]] = []
+    bad: list[tuple[str, str, int]] = []
+    for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start=first):
         reason, fields = _cut(line.removesuffix(b"\r"), len(names), separator)
         if fields is None:
             text = line if len(line) <= LINE_BYTES else line[:_SAMPLE] + b"... [cut]"
-            bad.append((reason, text.decode("utf-8", "backslashreplace")))
+            bad.append((reason, text.decode("utf-8", "backslashreplace"), number))
         else:
-            rows.append([fields[i] or None for i in where])
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+            rows.append([*(fields[i] or None for i in where), number])
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String) | {NUMBER: pl.Int64}, orient="row")
     return Piece(frame, pl.DataFrame(bad, schema=_BAD, orient="row"))
 
 

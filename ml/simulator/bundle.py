@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ml.errors import UsageError
+from ml.errors import DataError, UsageError
 from ml.simulator.config import VERSION, Behaviour, Size, preset_named, size_named
 from ml.simulator.play import DayLog, Play
 from ml.simulator.write import ORACLE_INVIEW, ClickStore, DayWriter, articles_table, write_latent, write_table
@@ -51,13 +51,14 @@ def simulate(
     progress: Progress | None = None,
     preset: str = "tabloid",
     workers: int | None = None,
+    replace: bool = False,
 ) -> Summary:
     """Writes the bundle of `size` (a name in SIZES), `preset` (a name in PRESETS) and `seed` to the folder `out`.
 
     Equal size, preset and seed give equal bytes, with any number of `workers` (threads; all cores by default). A bundle
-    of theirs that is there already is left as it is, another bundle is replaced. `progress(done, total)` is called
-    after each simulated day. Raises UsageError for an unknown size or preset, a negative seed, no workers, or an `out`
-    that holds anything but a bundle.
+    of theirs that is there already is left as it is; another or a damaged one only gives way to `replace`.
+    `progress(done, total)` is called after each simulated day. Raises UsageError for an unknown size or preset, a
+    negative seed, no workers, an `out` that holds anything but a bundle, and a bundle in the way.
     """
     wanted, behaviour = size_named(size), preset_named(preset)
     if seed < 0:
@@ -65,9 +66,14 @@ def simulate(
     if workers is not None and workers < 1:
         raise UsageError(f"the number of workers must be positive: {workers}")
     out = Path(out)
-    marker = _marker(out)
-    if marker is not None and _identity(marker) == (preset, size, seed, VERSION) and _intact(out, marker):
-        return Summary(**marker["summary"], generated=False)
+    marker, asked = _marker(out), (preset, size, seed, VERSION)
+    if marker is not None:
+        wrong = _differs(out, marker, asked)
+        if wrong is None:
+            return Summary(**marker["summary"], generated=False)
+        if not replace:
+            raise UsageError(f"{out} {wrong}: choose another folder, or say --replace")
+        _refuse_foreign(out, marker)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         staged = Path(scratch) / "new"
@@ -85,34 +91,57 @@ def _marker(out: Path) -> dict | None:
         return None
     if not out.is_dir():
         raise UsageError(f"{out} is a file: choose a folder for the bundle")
-    found = sorted(str(p.relative_to(out)) for p in out.rglob("*") if not p.is_dir())
-    if not found:
+    if all(p.is_dir() for p in out.rglob("*")):
         return None
-    if MARKER not in found:
+    if not (out / MARKER).is_file():
         raise UsageError(f"{out} is not empty and holds no simulated bundle: choose another folder")
     try:
-        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
-        known = {MARKER, *marker["files"]}
-        _identity(marker)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{out / MARKER} is no marker of a simulated bundle: choose another folder") from error
-    foreign = [name for name in found if name not in known]
-    if foreign:
-        raise UsageError(f"{out} holds {foreign[0]}, which is no part of the simulated bundle: move it away")
+        return read_marker(out)
+    except DataError as error:
+        raise UsageError(f"{error}: choose another folder") from error
+
+
+def read_marker(root: Path) -> dict:
+    """What the bundle at `root` says of itself: `preset`, `size`, `seed`, `version`, `summary` and `files`. Raises
+    DataError where it says nothing of the kind."""
+    path = root / MARKER
+    try:
+        marker = json.loads(path.read_text(encoding="utf-8"))
+        marker.setdefault("preset", "tabloid")  # the first version had one
+        _ = _identity(marker), [entry["bytes"] for entry in marker["files"].values()], dict(marker["summary"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no marker of a simulated bundle") from error
     return marker
 
 
-def _identity(marker: dict) -> tuple[str, str, int, int]:
-    """What the bundle was made from; the first version had one preset."""
-    return marker.get("preset", "tabloid"), marker["size"], marker["seed"], marker["version"]
+Identity = tuple[str, str, int, int]
 
 
-def _intact(out: Path, marker: dict) -> bool:
-    """Whether all files of the bundle are there with the recorded length."""
-    return all(
-        (out / name).is_file() and (out / name).stat().st_size == entry["bytes"]
-        for name, entry in marker["files"].items()
-    )
+def _identity(marker: dict) -> Identity:
+    """What the bundle was made from: preset, size, seed, version of the model."""
+    return marker["preset"], marker["size"], marker["seed"], marker["version"]
+
+
+def _differs(out: Path, marker: dict, asked: Identity) -> str | None:
+    """What the bundle at `out` has that the one asked for has not, in words; None where it is the one asked for."""
+    if _identity(marker) != asked:
+        there, wanted = (
+            f"{p}, {size}, seed {seed}, model version {v}" for p, size, seed, v in (_identity(marker), asked)
+        )
+        return f"holds another bundle ({there}) than the one asked for ({wanted})"
+    for name, entry in marker["files"].items():
+        if not (out / name).is_file() or (out / name).stat().st_size != entry["bytes"]:
+            return f"holds the bundle asked for, but its {name} is missing or has another length"
+    return None
+
+
+def _refuse_foreign(out: Path, marker: dict) -> None:
+    """Raises UsageError for a file that would be lost with the bundle."""
+    known = {MARKER, *marker["files"]}
+    names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if not p.is_dir())
+    foreign = [name for name in names if name not in known]
+    if foreign:
+        raise UsageError(f"{out} holds {foreign[0]}, which is no part of the simulated bundle: move it away")
 
 
 def write_bundle(

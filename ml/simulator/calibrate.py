@@ -6,6 +6,7 @@ not belong here: the figures themselves (`check`). Constants are fitted on seeds
 
 import argparse
 import json
+import math
 import resource
 import sys
 import tempfile
@@ -20,6 +21,10 @@ from ml.errors import UsageError
 from ml.simulator.bundle import write_bundle
 from ml.simulator.check import figures
 from ml.simulator.config import Behaviour, preset_named, size_named
+from ml.simulator.seeds import seeds_of
+
+UNJUDGED = ("seconds", "peak_gb", "lifecycle_articles")
+"""Printed seed by seed, and no figure of a newspaper."""
 
 
 def measure(size: str, seed: int, preset: str, behaviour: Behaviour) -> dict[str, float]:
@@ -32,15 +37,6 @@ def measure(size: str, seed: int, preset: str, behaviour: Behaviour) -> dict[str
         found = figures(Path(folder))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_000_000
     return found | {"seconds": seconds, "peak_gb": peak}
-
-
-def seeds_of(text: str) -> list[int]:
-    """Seeds of a list like `11-13,20`. Raises UsageError for anything else."""
-    try:
-        parts = [[int(n) for n in part.split("-")] for part in text.split(",")]
-        return [seed for part in parts for seed in range(part[0], part[-1] + 1)]
-    except ValueError as error:
-        raise UsageError(f"--seeds {text!r}: write them as 11-13,20") from error
 
 
 def changed(behaviour: Behaviour, settings: Sequence[str]) -> Behaviour:
@@ -68,14 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for seed in seeds_of(options.seeds):
         rows.append(measure(options.size, seed, options.preset, behaviour))
-        print(json.dumps({"seed": seed} | {name: round(value, 4) for name, value in rows[-1].items()}), flush=True)
-    values = {name: np.array([row[name] for row in rows]) for name in rows[0] if name not in ("seconds", "peak_gb")}
-    print(f'    ("{options.preset}", "{options.size}"): {{')
+        shown = {name: round(value, 4) if math.isfinite(value) else None for name, value in rows[-1].items()}
+        print(json.dumps({"seed": seed} | shown), flush=True)
+    values = {name: np.array([row[name] for row in rows]) for name in rows[0] if name not in UNJUDGED}
+    print(f'    ("{options.preset}", "{options.size}"): Measured("{options.seeds}", {{')
     for name, column in values.items():
         if np.isfinite(column).all():
             spread = column.std(ddof=1) if len(column) > 1 else float("nan")
-            print(f'        "{name}": ({column.mean():.5g}, {spread:.2g}),')
-    print("    },")
+            print(f'        "{name}": ({column.mean():.5g}, {spread:.3g}),')
+    print("    }),")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """Does a bundle look like a newspaper? Its statistics, and how well simple rankings do on it.
 
-Belongs here: `figures`, computed from the files of a bundle, the oracle among them, and `report`, the same beside
-their targets. Does not belong here: evaluation of models (`ml.evaluate`); what the figures should be (`expected`).
+Belongs here: `figures`, computed from the files of a bundle, the oracle among them. Does not belong here: what they
+should be (`expected`), the table that holds them against that (`compare`), evaluation of models (`ml.evaluate`).
 
 Rankings are strict: a prediction in minute m knows the clicks of minutes before m. "Personal" adds the reader's
 true interests to popularity, so that its distance to popularity alone is the room there is for personal models.
 A bundle is read in pieces; eight bytes a click stay in memory.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,8 +20,6 @@ import pyarrow.parquet as pq
 from ml.errors import DataError
 from ml.oracle import Oracle
 from ml.popularity_skew import WINDOW, gini, top_share
-from ml.simulator.config import VERSION
-from ml.simulator.expected import EXPECTED, TARGETS
 from ml.simulator.world import SECONDS_PER_DAY, stream
 
 LONG_WINDOW = 60
@@ -31,6 +28,8 @@ MATCH = 4.0
 """Weight of true interest beside log popularity in the personal ranking."""
 LIFECYCLE_CLICKS = 1_000
 """Least clicks of an article whose lifecycle counts (document 1, Fig. A.2)."""
+LIFECYCLE_ARTICLES = 10
+"""Fewer such articles have no median and no peak worth telling."""
 FILES = (
     "articles.parquet",
     *(f"{s}/{name}.parquet" for s in ("train", "validation") for name in ("history", "behaviors")),
@@ -69,7 +68,8 @@ def figures(root: Path, impressions: int = 20_000, clicks: int = 2_000) -> dict[
     """Figures of the bundle at `root`, by name.
 
     Rankings are measured on at most `impressions` in-view lists and `clicks` next clicks of the validation days, always
-    the same ones. Raises DataError if the bundle is incomplete or has no oracle.
+    the same ones. NaN where a bundle has too few articles for a figure. Raises DataError if the bundle is incomplete or
+    has no oracle.
     """
     for name in FILES:
         if not (root / name).is_file():
@@ -78,7 +78,7 @@ def figures(root: Path, impressions: int = 20_000, clicks: int = 2_000) -> dict[
     log, shares = _load(root)
     lists = _sample(root, log, impressions)
     gini, top, articles = _windows(log)
-    hours, minutes = _lifecycle(log)
+    hours, minutes, lives = _lifecycle(log)
     recent = slice(int(np.searchsorted(log.time, lists.at.min() - 60 * LONG_WINDOW - 60)), None)
     near = Clicks(log.time[recent], log.article[recent], log.article_id, log.published)
     days = round(float(log.time[-1] - log.time[0]) / SECONDS_PER_DAY)
@@ -87,6 +87,7 @@ def figures(root: Path, impressions: int = 20_000, clicks: int = 2_000) -> dict[
         "top_5_share_15_min": top,
         "lifecycle_median_hours": hours,
         "lifecycle_peak_minutes": minutes,
+        "lifecycle_articles": lives,
         **shares,
         "clicked_age_median_hours": float(np.median(log.age)) / 60,
         **_inview(near, lists, oracle),
@@ -176,24 +177,25 @@ def _windows(log: Clicks) -> tuple[float, float, float]:
     return inequality, share, articles
 
 
-def _lifecycle(log: Clicks) -> tuple[float, float]:
+def _lifecycle(log: Clicks) -> tuple[float, float, float]:
     """Median hours from publication to 90 % of an article's clicks (document 1, Eq. A.4), and the minute of age with
     the most clicks (five-minute mean), of articles with 1,000 clicks that appeared in the log a day before its end at
-    the latest (App. A.2.1, Fig. A.2); NaN where there is none."""
+    the latest (App. A.2.1, Fig. A.2), NaN where these are too few; and their number."""
     order = np.argsort(log.article, kind="stable")
     rows, first, counts = np.unique(log.article[order], return_index=True, return_counts=True)
     last = log.time[order[first + np.ceil(0.9 * counts).astype(np.int64) - 1]].astype(np.int64)
     published = log.published[rows]
     whole = (published >= log.time[0]) & (published <= int(log.time[-1]) - SECONDS_PER_DAY)
     whole &= counts >= LIFECYCLE_CLICKS
-    if not whole.any():
-        return float("nan"), float("nan")
+    lives = float(whole.sum())
+    if lives < LIFECYCLE_ARTICLES:
+        return float("nan"), float("nan"), lives
     chosen = np.zeros(len(log.article_id), dtype=bool)
     chosen[rows[whole]] = True
     age = log.age[chosen[log.article]]
     by_minute = np.bincount(age[age < 180].astype(np.int64), minlength=180)
     peak = np.argmax(np.convolve(by_minute, np.ones(5), mode="valid")) + 2.5
-    return float(np.median((last - published)[whole]) / 3600), float(peak)
+    return float(np.median((last - published)[whole]) / 3600), float(peak), lives
 
 
 def _auc(positive: np.ndarray, scores: np.ndarray, offsets: np.ndarray, is_positive: np.ndarray) -> float:
@@ -249,42 +251,3 @@ def _recall(log: Clicks, lists: Lists, oracle: Oracle, size: int) -> dict[str, f
         for column, scores in enumerate((short, personal)):
             hits[i, column] = target in size - 1 - np.argsort(-scores[::-1], kind="stable")[:TOP]
     return {"popular_15_recall@20": float(hits[:, 0].mean()), "personal_recall@20": float(hits[:, 1].mean())}
-
-
-def report(out: Path, impressions: int = 20_000, clicks: int = 2_000) -> tuple[dict[str, float], str]:
-    """Figures of the bundle at `out`, by name, and a text table: target and its source (of `large`), what the frozen
-    model gives at this size (mean of other seeds), what was reached, and whether that lies inside.
-
-    Inside is, at `large` and preset `tabloid`, the target's range; at other sizes three standard deviations between
-    seeds. Raises DataError if the bundle is incomplete, of another version, or has no oracle.
-    """
-    root = Path(out)
-    found = figures(root, impressions, clicks)
-    marker = json.loads((root / "simulation.json").read_text(encoding="utf-8"))
-    preset, size = marker["preset"], marker["size"]
-    if marker["version"] != VERSION:
-        raise DataError(f"{root} is of version {marker['version']} of the simulator, not {VERSION}: simulate it anew")
-    expected = EXPECTED.get((preset, size), {})
-    lines = [("figure", "target at large", "expected here", "reached", "")]
-    for name, value in found.items():
-        target = TARGETS.get(name)
-        usual = expected.get(name)
-        bounds = None if usual is None else (usual[0] - 3 * usual[1], usual[0] + 3 * usual[1])
-        if size == "large" and preset == "tabloid" and target is not None:
-            bounds = (target.low, target.high)
-        verdict = (
-            "" if bounds is None or np.isnan(value) else ("inside" if bounds[0] <= value <= bounds[1] else "OUTSIDE")
-        )
-        lines.append(
-            (
-                name,
-                "" if target is None else f"{target.low:g} to {target.high:g} ({target.source})",
-                "" if usual is None else f"{usual[0]:,.4g} ± {usual[1]:.2g}",
-                f"{value:,.4g}",
-                verdict,
-            )
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(5)]
-    head = f"{preset}, {size}, seed {marker['seed']}, model version {marker['version']}"
-    table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return found, "\n".join([head, *table])

@@ -49,13 +49,15 @@ SIZES = {
     size.name: size
     for size in (
         Size("tiny", 1_000, 2_500, 32, 112, 3, 3, 3, 60),
+        Size("tiny_weeks", 1_000, 2_500, 32, 112, 1, 39, 3, 60),
         Size("demo", 20_000, 30_000, 165, 535, 7, 7, 7, 10),
         Size("small", 80_000, 90_000, 200, 3_000, 21, 7, 7, 10),
         Size("week", 1_000_000, 1_550_000, 250, 100_000, 2, 2, 3, 10, 730),
         Size("large", 1_000_000, 1_550_000, 250, 100_000, 28, 7, 7, 10, 730),
     )
 }
-"""`week` has the rates of `large`, for calibration."""
+"""`tiny_weeks` has the rates of `tiny`, for six weeks after a day of history; `week` has those of `large`, for
+calibration."""
 
 
 def size_named(name: str) -> Size:

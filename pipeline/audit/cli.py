@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ml.errors import UsageError
+from ml.synthetic import marked
 from resources.places import existing_lake
 
 if TYPE_CHECKING:
@@ -67,11 +68,13 @@ def _graph(
     if metric is None:
         return report_graph(root, address), str(address.report), None
     number, graph = lineage(root, address)
-    return graph, str(address), number
+    return graph, marked(str(address), number.synthetic), number
 
 
 def _print(answer: Any, as_json: bool, render: Callable[[Any], str]) -> None:
-    print(json.dumps(answer, indent=1, ensure_ascii=False) if as_json else render(answer))
+    from ml.strangers import lines_escaped
+
+    print(json.dumps(answer, indent=1) if as_json else lines_escaped(render(answer)))
 
 
 def _write(path: Path, text: str) -> None:
@@ -199,30 +202,46 @@ def leaks(
 
 @audit.command()
 def replay(
-    metric: MetricArgument,
+    metric: Annotated[str | None, typer.Argument(help="a number; without it, every number of a report")] = None,
     dataset: DatasetOption = "simulated",
     as_of: DayOption = "",
     split: SplitOption = "rolling",
     model: ModelOption = "snert",
     version: VersionOption = "",
     lake: LakeOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="every current report of the dataset")] = False,
     start: Annotated[str, typer.Option("--from", help="predictions, checkpoint or raw")] = "predictions",
     data_root: RootOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; default: that of the record")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Compute a number again in a fresh process and a scratch lake: identical, or where it first differs."""
-    from pipeline.audit.replay import AGAIN, render
-    from pipeline.audit.replay import replay as again
+    """Compute a number, or all of a report, again in a fresh process and a scratch lake: identical, or what differs."""
+    from pipeline.audit import replay as one
+    from pipeline.audit import replay_reports as whole
 
-    if start not in AGAIN or start == "changed":
+    if start not in one.AGAIN or start == "changed":
         raise UsageError(f"--from {start!r}: use predictions, checkpoint or raw")
+    if everything and (metric is not None or as_of or version):
+        raise UsageError("--all replays every report: leave the number, --as-of and --version out")
     root = existing_lake(lake)
     _learn(root)
-    address = _address(root, metric, dataset, as_of, split, model, version)
-    answer = again(root, address, start, _data_root(data_root, dataset), device)  # type: ignore[arg-type]
-    _print(answer, as_json, render)
-    if not answer["identical"]:
+    level: one.Level = start  # type: ignore[assignment]
+    source = _data_root(data_root, dataset)
+    if metric is not None:
+        address = _address(root, metric, dataset, as_of, split, model, version)
+        answer = one.replay(root, address, level, source, device)
+        _print(answer, as_json, one.render)
+        same = answer["identical"]
+    else:
+        reports = (
+            whole.current_reports(root, dataset)
+            if everything
+            else [_address(root, whole.ANY, dataset, as_of, split, model, version)]
+        )
+        answer = whole.replay_reports(root, reports, level, source, device)
+        _print(answer, as_json, whole.render)
+        same = answer["ok"]
+    if not same:
         raise typer.Exit(1)
 
 
@@ -318,13 +337,18 @@ def sign(
     from pipeline.audit.sign import private_key
     from pipeline.audit.sign import sign as put
     from pipeline.audit.verify import verify as check
+    from resources.lake import Lake
 
     secret = private_key(key)
-    graph, title, _ = _graph(existing_lake(lake), None, dataset, as_of, split, "snert", version)
+    root = existing_lake(lake)
+    graph, title, _ = _graph(root, None, dataset, as_of, split, "snert", version)
     answer = check(graph, None, anchors=True)
     if not answer["ok"]:
         raise LakeError(f"{title} is not signed: {answer['findings'][0]['ref']}: {answer['findings'][0]['message']}")
-    print(put(graph.nodes[graph.roots[0]], secret, by or getpass.getuser()))
+    node = graph.nodes[graph.roots[0]]
+    with Lake(root).changing(str(node.ref)):
+        path = put(node, secret, by or getpass.getuser())
+    print(path)
 
 
 @audit.command()

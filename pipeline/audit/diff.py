@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ml.synthetic import SYNTHETIC, marked
 from resources.lineage.graph import Graph, Node
 from resources.lineage.metric import REPORT, Address, Number, lineage
 
@@ -72,7 +73,7 @@ def attribute(
 def render(found: Json) -> str:
     """For the terminal."""
     a, b, data = found["a"], found["b"], found["data"]
-    lines = [f"A  {a['address']} = {a['value']}", f"B  {b['address']} = {b['value']}"]
+    lines = [f"{n}  {marked(s['address'], s.get(SYNTHETIC))} = {s['value']}" for n, s in (("A", a), ("B", b))]
     lines.append(f"B - A = {found['difference']}")
     lines += [f"number  {k}: {v[0]} -> {v[1]}" for k, v in found["number"].items()]
     for key, title in (("days_only_a", "days only in A"), ("days_only_b", "days only in B")):
@@ -96,7 +97,8 @@ def render(found: Json) -> str:
 
 
 def _side(number: Number) -> Json:
-    return {"address": str(number.address), "value": number.value, "report": number.report}
+    made = {SYNTHETIC: number.synthetic} if number.synthetic else {}
+    return {"address": str(number.address), "value": number.value, "report": number.report, **made}
 
 
 def _asked(a: Address, b: Address) -> dict[str, list[str]]:

@@ -10,12 +10,9 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from assets.column_lineage import columns_of
 from ml.datasets import DATASETS
-from ml.errors import LakeError
+from ml.parquet import read_schema
 from resources.lineage.graph import Graph, Node
 
 Json = dict[str, Any]
@@ -214,11 +211,7 @@ def _fields(node: Node) -> list[Json]:
     for file in (node.manifest or {}).get("files", []):
         path = node.kept.path / file["name"]
         if file["name"].endswith(".parquet") and file["name"] != "quarantine.parquet" and path.is_file():
-            try:
-                columns = pq.read_schema(path)
-            except (pa.ArrowException, OSError) as error:
-                raise LakeError(f"{path} is no parquet file ({error}): run `newsrec audit verify`") from error
-            for field in columns:
+            for field in read_schema(path, "run `newsrec audit verify`"):
                 found.setdefault(field.name, str(field.type))
     return [{"name": name, "type": kind} for name, kind in found.items()]
 

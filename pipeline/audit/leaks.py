@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ml import schema
 from ml.datasets import Dataset, dataset
+from ml.parquet import read_batches, read_schema, read_table
 from ml.splits import Split, split
+from ml.strangers import reading
 from resources.lineage.archive import Finding
 from resources.lineage.graph import Graph, Node
 
@@ -28,6 +29,7 @@ NEXT = ("next_read_time", "next_scroll_percentage")
 MOMENTS = (schema.CLICK_TIME, schema.PUBLISHED)
 WINDOWS = ("interactions", "article_features", "session_splits", "popularity_tensor")
 ROWS = 1 << 20
+TARGETS = schema.some(schema.INTERACTIONS, schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)
 
 
 def leaks(graph: Graph) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _future(node: Node, source: Node, limit: date) -> Iterator[Finding]:
     known = dataset(node.ref.dataset)
     end = known.clock.start(limit)
     for path in _tables(source):
-        names = pq.read_schema(path).names
+        names = read_schema(path).names
         for name in names:
             if name in (*TOTALS, *NEXT):
                 yield Finding(str(node.ref), "column", f"{source.ref}: {path.name} has column {name}, known only later")
@@ -136,17 +138,22 @@ def _future(node: Node, source: Node, limit: date) -> Iterator[Finding]:
 def _latest(path: Path, column: str) -> int | None:
     """Largest time in ms of a column, batch by batch."""
     latest = None
-    for batch in pq.ParquetFile(path).iter_batches(ROWS, columns=[column]):
-        top = pc.max(batch.column(0).cast(schema.TIME).cast(pa.int64())).as_py()
+    for times in _column_times(path, column):
+        top = pc.max(times).as_py()
         latest = top if latest is None or (top is not None and top > latest) else latest
     return latest
 
 
 def _later(path: Path, column: str, end: int) -> int:
-    count = 0
-    for batch in pq.ParquetFile(path).iter_batches(ROWS, columns=[column]):
-        count += pc.sum(pc.greater_equal(batch.column(0).cast(schema.TIME).cast(pa.int64()), end)).as_py() or 0
-    return count
+    return sum(pc.sum(pc.greater_equal(times, end)).as_py() or 0 for times in _column_times(path, column))
+
+
+def _column_times(path: Path, column: str) -> Iterator[pa.ChunkedArray]:
+    """The times of a column in ms, int64, batch by batch."""
+    for batch in read_batches(path, ROWS, [column]):
+        with reading(path):
+            times = batch.column(0).cast(schema.TIME).cast(pa.int64())
+        yield times
 
 
 def _overlap(graph: Graph, node: Node, seen: dict[str, int]) -> Iterator[Finding]:
@@ -156,7 +163,7 @@ def _overlap(graph: Graph, node: Node, seen: dict[str, int]) -> Iterator[Finding
     cases = next((p for p in _tables(node) if p.name == "cases.parquet"), None)
     if not checkpoints or cases is None:
         return
-    tested = pq.read_table(cases, columns=[schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID])
+    tested = read_table(cases, TARGETS)
     seen["test_cases"] += len(tested)
     for checkpoint in checkpoints:
         learned = _targets(graph, checkpoint)
@@ -179,9 +186,12 @@ def _targets(graph: Graph, checkpoint: Node) -> pa.Table | None:
     sessions, interactions = by_stage.get("session_splits"), by_stage.get("interactions")
     if sessions is None or interactions is None or not (sessions.kept and interactions.kept):
         return None
-    rows = pq.read_table(_tables(sessions)[0], columns=["target"])["target"]
-    (clicks,) = _tables(interactions)
-    return pq.read_table(clicks, columns=[schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID]).take(rows)
+    with reading(sessions.kept.path):
+        (ranges,), (clicks,) = _tables(sessions), _tables(interactions)
+    rows = read_table(ranges, schema.some(schema.SESSIONS, "target"))["target"]
+    known = read_table(clicks, TARGETS)
+    with reading(ranges):
+        return known.take(rows)
 
 
 def _times(table: pa.Table) -> np.ndarray:

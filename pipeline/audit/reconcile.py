@@ -4,12 +4,12 @@ Belongs here: figures that must agree, runs that belong to nothing, metrics on s
 pointers. Does not belong here: digests (`pipeline.audit.anchors`) and bytes (`pipeline.audit.verify`).
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml.errors import UsageError
+from ml.errors import DataError, UsageError
+from ml.measured import read_metrics, read_report
 from pipeline.audit.anchors import MANIFEST_TAG, dagster_events, day_of, event_facts, mlflow_runs
 from resources.lineage.archive import Finding, Partition, partitions, read_partition
 from resources.lineage.graph import Graph, Node, walk
@@ -104,10 +104,10 @@ def _json(node: Node, name: str) -> dict[str, Any] | None:
     if node.kept is None:
         return None
     try:
-        found = json.loads((node.kept.path / name).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        read = read_report if name == REPORT_FILE else read_metrics
+        return read(node.kept.path / name)
+    except (OSError, DataError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _stored_name(metrics: Mapping[str, Any], metric: str) -> str:

@@ -1,7 +1,7 @@
-"""`newsrec audit replay`: a published number computed again, in a fresh process and a scratch lake.
+"""`newsrec audit replay METRIC`: a published number computed again, in a fresh process and a scratch lake.
 
 Belongs here: which stages run again, from which stored versions, and how results compare. Does not belong here: what
-the stages compute (`assets`).
+the stages compute (`assets`), whole reports (`pipeline.audit.replay_reports`).
 
 `python -m pipeline.audit.replay SPEC.json OUT.json` is the fresh process.
 """
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ml.errors import DataError, LakeError, NewsrecError, UsageError
+from ml.strangers import read_json, reading
+from ml.synthetic import SYNTHETIC, marked
 from resources.lineage.graph import Graph, Node
 from resources.lineage.metric import METRICS_FILE, REPORT, Address, figure, lineage
 from resources.manifest import canonical
@@ -42,12 +44,14 @@ _ERRORS: dict[str, type[NewsrecError]] = {e.__name__: e for e in (DataError, Usa
 
 @dataclass(frozen=True)
 class Spec:
-    """What the fresh process is told. `settings` replace those that the number was made with (for `diff`)."""
+    """What the fresh process is told: one number (`address`), or all of `reports` (addresses of any of their numbers).
+    `settings` replace those that the number was made with (for `diff`)."""
 
     lake: str
-    address: str
     level: Level
     scratch: str
+    address: str = ""
+    reports: tuple[str, ...] = ()
     data_root: str = ""
     device: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -58,25 +62,22 @@ def replay(
 ) -> dict[str, Any]:
     """Run the stages again; see `compare` for the answer. The scratch lake is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="newsrec-replay-") as scratch:
-        spec = Spec(
-            lake=str(root),
-            address=str(address),
-            level=level,
-            scratch=scratch,
-            data_root=str(data_root.absolute()) if data_root else "",
-            device=device,
-            settings=settings,
-        )
-        told, out = Path(scratch) / "spec.json", Path(scratch) / "answer.json"
-        told.write_text(json.dumps(asdict(spec)))
-        done = subprocess.run(
-            [sys.executable, "-m", "pipeline.audit.replay", str(told), str(out)],
-            stdout=sys.stderr,
-            check=False,
-        )
-        if not out.exists():
-            raise LakeError(f"the replaying process ended with code {done.returncode} before it had an answer")
-        answer: dict[str, Any] = json.loads(out.read_text())
+        given = str(data_root.absolute()) if data_root else ""
+        return in_fresh_process(Spec(str(root), level, scratch, str(address), (), given, device, settings))
+
+
+def in_fresh_process(spec: Spec) -> dict[str, Any]:
+    """The answer of the work that `spec` describes; its error is raised here."""
+    told, out = Path(spec.scratch) / "spec.json", Path(spec.scratch) / "answer.json"
+    told.write_text(json.dumps(asdict(spec)))
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.audit.replay", str(told), str(out)],
+        stdout=sys.stderr,
+        check=False,
+    )
+    if not out.exists():
+        raise LakeError(f"the replaying process ended with code {done.returncode} before it had an answer")
+    answer: dict[str, Any] = json.loads(out.read_text())
     if "error" in answer:
         raise _ERRORS.get(answer["kind"], LakeError)(answer["error"])
     return answer
@@ -114,10 +115,11 @@ def render(answer: dict[str, Any]) -> str:
     lines.append(f"{len(answer['stages'])} partitions made again in {seconds:.1f} s, {same} with the same bytes")
     lines += [f"note  {note}" for note in answer["notes"]]
     stored, again = answer["stored"], answer["replayed"]
+    address = marked(answer["address"], answer.get(SYNTHETIC))
     if answer["identical"]:
-        lines.append(f"identical: {answer['address']} = {again!r}, from {answer['level']}")
+        lines.append(f"identical: {address} = {again!r}, from {answer['level']}")
     else:
-        lines.append(f"{answer['address']}: stored {stored!r}, replayed {again!r}; {answer['difference']}")
+        lines.append(f"{address}: stored {stored!r}, replayed {again!r}; {answer['difference']}")
         if answer["first_stage"]:
             lines.append(f"first stage that differs: {answer['first_stage']}")
     return "\n".join(lines)
@@ -126,29 +128,18 @@ def render(answer: dict[str, Any]) -> str:
 def compare(spec: Spec) -> dict[str, Any]:
     """The work of the fresh process: `identical`, the two figures, each stage run again with whether its bytes are
     those that were published, the first stage and digit that differ, and notes (other code than then)."""
-    from pipeline.audit.recorded import RecordedSettings, settings_of
-    from resources.bindings import ToolBox
-    from resources.erasure.book import carry_list
-    from resources.own_logs import learn_remembered
-
-    learn_remembered(Path(spec.lake))
     address = Address.parse(spec.address)
     number, graph = lineage(Path(spec.lake), address)
-    settings = RecordedSettings(**{**settings_of(graph, address.model), **spec.settings})
-    toolbox = ToolBox(
-        lake=str(Path(spec.scratch) / "lake"),
-        dataset=address.dataset,
-        data_root=spec.data_root,
-        device=spec.device or _device(graph),
+    again = Again.of(spec, address, graph)
+    again.run()
+    version = again.version(
+        Ref(address.dataset, f"evaluation_{address.question}", address.report.partition, address.model)
     )
-    carry_list(Path(spec.lake), toolbox.tools().lake.root)
-    again = Again(graph, settings, toolbox.tools(), spec.level)
-    target = Ref(address.dataset, f"evaluation_{address.question}", address.report.partition, address.model)
-    version = again.run(target)
     value = figure(json.loads(version.file(METRICS_FILE).read_text()), address.metric)
     differing = [s for s in again.stages if not s["same"]]
     return {
         "address": str(address),
+        **({SYNTHETIC: number.synthetic} if number.synthetic else {}),
         "level": spec.level,
         "identical": value == number.value,
         "stored": number.value,
@@ -169,17 +160,37 @@ class Again:
         self.stages: list[dict[str, Any]] = []
         self.notes: list[str] = []
 
-    def run(self, target: Ref) -> "Version":
-        """The version of `target`, after everything below it. Raises LakeError for an input that is not intact."""
-        wanted = self.graph.find(target)
-        if not wanted:
-            raise LakeError(f"{target} is not under this number: run `newsrec audit verify`")
+    @classmethod
+    def of(cls, spec: Spec, address: Address, graph: Graph) -> "Again":
+        """With the settings that the graph under `address` was made with, and the scratch lake of `spec`."""
+        from pipeline.audit.recorded import RecordedSettings, settings_of
+        from resources.bindings import ToolBox
+        from resources.erasure.book import carry_list
+
+        settings = RecordedSettings(**{**settings_of(graph, address.model), **spec.settings})
+        toolbox = ToolBox(
+            lake=str(Path(spec.scratch) / "lake"),
+            dataset=address.dataset,
+            data_root=spec.data_root,
+            device=spec.device or _device(graph),
+        )
+        carry_list(Path(spec.lake), toolbox.tools().lake.root)
+        return cls(graph, settings, toolbox.tools(), spec.level)
+
+    def version(self, ref: Ref) -> "Version":
+        """The version that stands for the partition `ref` now. Raises LakeError where it is not in the graph."""
+        nodes = self.graph.find(ref)
+        if not nodes:
+            raise LakeError(f"{ref} is not under this number: run `newsrec audit verify`")
+        return self.versions[nodes[0].id]
+
+    def run(self) -> None:
+        """Every stage but the report, inputs first. Raises LakeError for an input that is not intact."""
         for node in self.graph.order():
             if node.ref.stage != REPORT and self._due(node):
                 self.versions[node.id] = self._again(node)
             elif node.ref.stage != REPORT and node.state != "erased":
                 self.versions[node.id] = self._stored(node)
-        return self.versions[wanted[0].id]
 
     def _due(self, node: Node) -> bool:
         stages = AGAIN[self.level]
@@ -282,9 +293,8 @@ def _told(node: Node, version: "Version", seconds: float) -> dict[str, Any]:
     first = ""
     for name in differs:
         if name.endswith(".json") and name in then and name in now and node.kept is not None and not first:
-            first = _json_difference(
-                json.loads((node.kept.path / name).read_text()), json.loads(version.file(name).read_text()), name
-            )
+            with reading(node.kept.path / name):
+                first = _json_difference(read_json(node.kept.path / name), read_json(version.file(name)), name)
     return {"ref": str(node.ref), "same": not differs, "differs": differs, "first": first, "seconds": round(seconds, 2)}
 
 
@@ -304,9 +314,13 @@ def _json_difference(before: Any, after: Any, path: str) -> str:
 
 
 def _main(told: Path, out: Path) -> None:
+    from pipeline.audit.replay_reports import compare_reports
+    from resources.own_logs import learn_remembered
+
     spec = Spec(**json.loads(told.read_text()))
     try:
-        answer = compare(spec)
+        learn_remembered(Path(spec.lake))
+        answer = compare_reports(spec) if spec.reports else compare(spec)
     except NewsrecError as error:
         answer = {"error": str(error), "kind": type(error).__name__}
     out.write_text(json.dumps(answer))

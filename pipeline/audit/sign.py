@@ -7,7 +7,6 @@ The message names format, partition and manifest digest, so that a signature say
 `newsrec audit 1\\n<partition>\\n<manifest digest>\\n`.
 """
 
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +23,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from ml.errors import UsageError
+from ml.errors import DataError, UsageError
+from ml.strangers import FORM, read_bytes, read_object
 from resources.lineage.archive import SIGNATURE, Finding
 from resources.lineage.graph import Node
 from resources.manifest import canonical
 
 FORMAT = 1
+KEY_BYTES = 1 << 16
 
 
 def message(ref: str, digest: str) -> bytes:
@@ -54,8 +55,8 @@ def new_key(path: Path) -> Path:
 def private_key(path: Path) -> Ed25519PrivateKey:
     """Read an unencrypted PEM key. Raises UsageError for anything but an Ed25519 private key."""
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        key = load_pem_private_key(read_bytes(path, most=KEY_BYTES), password=None)
+    except (DataError, OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path} is no private key in PEM form: make one with `newsrec audit keygen`") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"{path} is no Ed25519 key: make one with `newsrec audit keygen`")
@@ -65,8 +66,8 @@ def private_key(path: Path) -> Ed25519PrivateKey:
 def public_key(path: Path) -> Ed25519PublicKey:
     """Read a PEM key. Raises UsageError for anything but an Ed25519 public key."""
     try:
-        key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        key = load_pem_public_key(read_bytes(path, most=KEY_BYTES))
+    except (DataError, OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path} is no public key in PEM form: give the file that ends in .pub") from error
     if not isinstance(key, Ed25519PublicKey):
         raise UsageError(f"{path} is no Ed25519 key")
@@ -113,13 +114,13 @@ def check(node: Node, key: Ed25519PublicKey) -> list[Finding]:
 
 
 def _signatures(path: Path, node: Node) -> list[dict[str, Any]]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     try:
-        value = json.loads(path.read_bytes())
+        value = read_object(path)
         found = [{k: str(s[k]) for k in ("key", "signature", "at", "by")} for s in value["signatures"]]
         sound = value["ref"] == str(node.ref) and value["manifest"] == node.id
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, DataError, *FORM):
         sound = False
     if not sound:
         raise UsageError(f"{path.name} is damaged or that of another version: remove it and sign again")

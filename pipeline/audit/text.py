@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+from ml.synthetic import SYNTHETIC, marked
+
 Json = dict[str, Any]
 SERIES = 4
 """From so many sibling days of one stage on, the tree shows them as one line."""
@@ -30,7 +32,8 @@ def _head(data: Json) -> list[str]:
         return [data["title"]]
     interval = f" [{number['low']}, {number['high']}]" if "low" in number else ""
     where = f"{number['model']}, {number['dataset']} as of {number['as_of']}, split {number['split']}"
-    return [f"{number['metric']} = {number['value']}{interval}  {where}"]
+    metric = marked(number["metric"], number.get(SYNTHETIC))
+    return [f"{metric} = {number['value']}{interval}  {where}"]
 
 
 def _branch(nodes: Json, ids: list[str], indent: str, seen: set[str], full: bool) -> Iterator[str]:

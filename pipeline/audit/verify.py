@@ -7,15 +7,18 @@ Belongs here: putting the checks together and telling them. Does not belong here
 from pathlib import Path
 from typing import Any
 
+from resources.lineage.agreement import compare_numbers
 from resources.lineage.check import check_sources, hash_files
+from resources.lineage.deliveries import check_deliveries
 from resources.lineage.graph import STATES, Graph
 from resources.lineage.payload import findings_json
 
 
 def verify(graph: Graph, data_root: Path | None, anchors: bool, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Hash, compare, and say what was found: `ok`, `findings`, counts by state, bytes, seconds, anchors."""
+    """Hash, compare, and say what was found: `ok`, `findings`, counts by state, bytes, seconds, reports, anchors."""
     hashed = hash_files(graph)
-    found = [*hashed.findings]
+    compared = compare_numbers(graph)
+    found = [*hashed.findings, *(f for c in compared for f in c.findings), *check_deliveries(graph)]
     answer: dict[str, Any] = {"anchors": None}
     if data_root is not None:
         found += check_sources(graph, data_root)
@@ -33,6 +36,7 @@ def verify(graph: Graph, data_root: Path | None, anchors: bool, tracking_uri: st
         "bytes": hashed.bytes,
         "seconds": round(hashed.seconds, 3),
         "mb_per_second": round(hashed.megabytes_per_second, 1),
+        "reports": [c.json() for c in compared],
         "erased": erased(graph),
         "findings": findings_json(found),
         **answer,
@@ -54,6 +58,10 @@ def render(answer: dict[str, Any]) -> str:
         f"{answer['nodes']} versions: {counts}; {answer['files']} files, {answer['bytes']:,} bytes hashed in "
         f"{answer['seconds']} s ({answer['mb_per_second']} MB/s)"
     )
+    agree, gone = (sum(r[name] for r in answer["reports"]) for name in ("agree", "erased"))
+    if answer["reports"]:
+        more = f"; {gone:,} stand on evaluations that were erased" if gone else ""
+        lines.append(f"{agree:,} numbers in {len(answer['reports'])} reports are those of their evaluations{more}")
     outside = answer["anchors"]
     if outside is not None:
         for store in ("mlflow", "dagster"):

@@ -17,11 +17,13 @@ from pathlib import Path
 from ml.durable import sync_folder
 from ml.errors import LakeError, UsageError
 from resources import ledger
+from resources.bucket.care import sweep
 from resources.disk.reach import Partitions, Reach, inputs_of, reach, read_all, roots
 from resources.lake import CACHE, STAGING, Lake
 from resources.lineage.archive import Kept, Partition
 from resources.ref import Ref
-from resources.staging import sweep, temporary_folder
+from resources.staging import sweep as sweep_folder
+from resources.staging import temporary_folder
 
 BOOK = Path(".gc") / ledger.LEDGER
 SPILL, SPLIT, AUDIT = ".spill", ".split", "audit"
@@ -115,13 +117,23 @@ def collect(lake: Lake, policy: Policy, now: datetime, who: str) -> Plan:
             book.parent.mkdir(exist_ok=True)
             listed = [{"ref": str(v.ref), "version": v.name, "manifest": v.digest} for v in made.victims]
             stamp = {"at": now.isoformat(timespec="milliseconds"), "who": who}
-            ledger.append(book, {**stamp, "kind": "planned", "policy": _said(policy), "versions": listed})
+            with lake.changing(book.parent.name):
+                ledger.append(book, {**stamp, "kind": "planned", "policy": _said(policy), "versions": listed})
             for number, victim in enumerate(made.victims):
                 with lake.lock(victim.ref):
                     victim.path.rename(trash / str(number))
                     sync_folder(lake.folder(victim.ref))
-            ledger.append(book, {**stamp, "kind": "done", "versions": len(listed), "bytes": made.bytes})
+            with lake.changing(book.parent.name):
+                ledger.append(book, {**stamp, "kind": "done", "versions": len(listed), "bytes": made.bytes})
     return made
+
+
+def sweep_bucket(lake: Lake) -> int:
+    """Remove what uploads of killed processes left in the lake's bucket more than a day ago; how many objects."""
+    if lake.mirror is None:
+        return 0
+    with lake.publishing():
+        return sweep(lake.mirror)
 
 
 def remove_caches(lake: Lake, datasets: Iterable[str]) -> int:
@@ -131,7 +143,7 @@ def remove_caches(lake: Lake, datasets: Iterable[str]) -> int:
     homes = [lake.root / STAGING, lake.root / SPILL]
     size = sum(map(folder_bytes, homes))
     for home in homes:
-        sweep(home)
+        sweep_folder(home)
     size -= sum(map(folder_bytes, homes))
     with temporary_folder(lake.root / STAGING) as trash:
         for number, folder in enumerate([*(lake.root / SPLIT / d for d in datasets), lake.root / CACHE / AUDIT]):

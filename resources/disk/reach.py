@@ -121,7 +121,8 @@ def keep(lake: Path, ref: Ref, version: str, why: str, who: str, at: str) -> Pat
     if kept is None or kept.manifest is None:
         raise UsageError(f"{ref} has no sound version {version!r}: it has {', '.join(partition.versions) or 'none'}")
     path = partition.folder / f"{version}{KEPT}"
-    path.write_bytes(canonical({"ref": str(ref), "version": version, "why": why, "who": who, "at": at}) + b"\n")
+    with Lake(lake).changing(str(ref)):
+        path.write_bytes(canonical({"ref": str(ref), "version": version, "why": why, "who": who, "at": at}) + b"\n")
     return path
 
 

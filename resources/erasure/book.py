@@ -7,7 +7,7 @@ rows`).
 *done*. A reader's digest is HMAC-SHA256 over dataset and id under the key in `<lake>/.erasures/key`, which only its
 owner may read. Ids are small numbers: who has list and key can try them all; who has the list alone cannot. The list
 must recognise a reader who comes back from the data root, so it cannot do with less. Without the key the list is worth
-nothing to anybody, and erased readers would come back.
+nothing to anybody, and erased readers would come back. A lake's bucket gets the list, never the key.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,10 +27,13 @@ from filelock import FileLock
 from ml.durable import sync_folder
 from ml.errors import LakeError, UsageError
 from resources import ledger
+from resources.lake import Lake
 from resources.manifest import digest
+from resources.untrusted import record_bytes, taking_apart
 
 HOME = ".erasures"
 KEY = "key"
+_KEY_BYTES = 4096
 _ID = re.compile(r"\s*\"?U?0*([0-9]+)\"?\s*")
 _REQUEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -81,7 +84,8 @@ class Book:
     """The list of one dataset in the lake at `root`."""
 
     def __init__(self, root: Path, dataset: str) -> None:
-        self._home = root / HOME
+        self._lake = Lake(root)
+        self._home = self._lake.root / HOME
         self._dataset = dataset
         self.path = self._home / f"{dataset}.jsonl"
 
@@ -91,9 +95,10 @@ class Book:
         if wrong:
             raise LakeError(f"{wrong[0]}: restore it from a backup; without it erased readers come back")
         lines = [entry.record for entry in ledger.entries(self.path)]
-        done = {line["request"] for line in lines if line["kind"] == "done"}
-        asked = [line for line in lines if line["kind"] == "asked"]
-        return [Request(r["request"], r["reader"], r["at"], r["request"] in done) for r in asked]
+        with taking_apart(self.path, ledger.RESTORE):
+            done = {line["request"] for line in lines if line["kind"] == "done"}
+            asked = [line for line in lines if line["kind"] == "asked"]
+            return [Request(r["request"], str(r["reader"]), str(r["at"]), r["request"] in done) for r in asked]
 
     def readers(self, only: str = "") -> Readers:
         """All erased readers, or the one of request `only`. Raises LakeError where there are some but no key."""
@@ -113,7 +118,7 @@ class Book:
         if name and not _REQUEST.fullmatch(name):
             raise UsageError(f"request {name!r}: use up to 64 letters, digits and _.-")
         self._home.mkdir(parents=True, exist_ok=True)
-        with self._lock():
+        with self._changing():
             reader = reader_digest(self._key(make=True), self._dataset, user)
             known = self.requests()
             for request in known:
@@ -130,18 +135,20 @@ class Book:
 
     def done(self, request: Request, now: datetime) -> None:
         """Record that a request was carried out; once."""
-        with self._lock():
+        with self._changing():
             if not any(r.name == request.name and r.done for r in self.requests()):
                 at = now.isoformat(timespec="seconds")
                 ledger.append(self.path, {"kind": "done", "request": request.name, "at": at})
 
-    def _lock(self) -> AbstractContextManager[object]:
-        return FileLock(self._home / "lock")
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._lake.changing(HOME), FileLock(self._home / "lock"):
+            yield
 
     def _key(self, make: bool) -> bytes:
         path = self._home / KEY
         if not path.is_file():
-            if not make or self.path.exists():
+            if not make or any(self._home.glob("*.jsonl")):
                 raise LakeError(f"{path} is missing: restore it from a backup; without it erased readers come back")
             fresh = path.with_suffix(".new")
             fresh.unlink(missing_ok=True)
@@ -151,7 +158,10 @@ class Book:
                 os.fsync(stream.fileno())
             fresh.replace(path)
             sync_folder(self._home)
-        return bytes.fromhex(path.read_text())
+        remedy = "restore it from a backup; without it erased readers come back"
+        text = record_bytes(path, remedy, _KEY_BYTES)
+        with taking_apart(path, remedy):
+            return bytes.fromhex(text.decode())
 
 
 def carry_list(lake: Path, scratch: Path) -> None:

@@ -23,6 +23,7 @@ from resources import ledger
 from resources.drops import files_digest
 from resources.erasure import rows
 from resources.erasure.book import Readers, Request
+from resources.lake import Lake
 from resources.manifest import file_digest
 from resources.splits import KEY_DIGITS
 from resources.staging import temporary_folder
@@ -62,7 +63,7 @@ def erase(lake: Path, dataset: str, readers: Readers, request: Request, at: str)
     home, went = lake / HOME / dataset, 0
     if not home.is_dir():
         return 0
-    with FileLock(home / "lock", is_singleton=True):
+    with Lake(lake).changing(f"{HOME}/{dataset}"), FileLock(home / "lock", is_singleton=True):
         for book in sorted(p.parent for p in home.glob(f"*/{ledger.LEDGER}")):
             for folder in _current(book):
                 went += _rewrite(lake, book, folder, readers, request, at)

@@ -7,6 +7,9 @@ Belongs here: the order of the steps, and what is told about them. Does not belo
 3. Every current version with rows is published anew without them, inputs before users. Old ones stay readable.
 4. When no current version has rows, those that have are buried, users before inputs.
 
+Where the lake has a bucket, each of these goes there as it is done; at the end, objects that nobody names are removed:
+a process killed while it uploaded may have left rows in them.
+
 Killed at any point, the same command (or `--resume`, which needs no id) finds what still holds rows and goes on; until
 then each partition has its old version or its new one.
 """
@@ -14,10 +17,11 @@ then each partition has its old version or its new one.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ml.errors import LakeError
+from resources.bucket.care import sweep as sweep_bucket
 from resources.disk.collect import AUDIT, SPILL, SPLIT
 from resources.drops import iso
 from resources.erasure import deliveries, versions
@@ -89,6 +93,8 @@ def resume(lake: Lake, dataset: str, who: str, now: datetime, say: Callable[[str
 
 
 def _alone(lake: Lake, dataset: str, say: Callable[[str], None]) -> Any:
+    if lake.mirror is not None:
+        lake.mirror.store.require_fit()  # a bucket that keeps old versions would keep the reader
     return lake.alone(dataset, lambda: say(f"a run of {dataset} is at work in this lake: waiting until it has ended"))
 
 
@@ -101,6 +107,7 @@ def _carry_out(
     outcome.kept_files = deliveries.erase(lake.root, dataset, readers, request, iso(now_ms()))
     _drop_caches(lake, dataset)
     for _ in range(ROUNDS):
+        lake.catch_up()
         held = versions.holding(lake.root, dataset, readers)
         if not held:
             break
@@ -113,6 +120,9 @@ def _carry_out(
     else:
         raise LakeError(f"{dataset} was written to all the time: run the same command again when no run is at work")
     _drop_caches(lake, dataset)
+    if lake.mirror is not None:
+        with lake.publishing():
+            sweep_bucket(lake.mirror, (f"{dataset}/", f"{deliveries.HOME}/{dataset}/"), -timedelta(days=1))
     book.done(request, now)
     graph = walk_all(lake.root)
     gone = {n.id for n in graph.nodes.values() if n.tombstone and n.tombstone["request"] == request.name}

@@ -10,6 +10,7 @@ files are CSV with a header that names `user_id`, or MIND's behaviors, whose sec
 
 import gzip
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,8 +25,10 @@ import pyarrow.parquet as pq
 
 from ml import schema
 from ml.errors import LakeError
+from ml.pages import checked_rows
 from resources.erasure.book import Readers
 from resources.manifest import canonical
+from resources.untrusted import record_object, taking_apart
 
 CASE = "case"
 LEFT_OUT = "erased.json"
@@ -80,8 +83,10 @@ def left_out(folders: Iterable[Path]) -> Counter[str]:
     """Rows by request that were left out of folders by `strip_folder`."""
     found: Counter[str] = Counter()
     for path in (folder / LEFT_OUT for folder in dict.fromkeys(folders)):
-        if path.is_file():
-            found += Counter(json.loads(path.read_bytes()))
+        if os.path.lexists(path):
+            said = record_object(path, "remove the folder that it lies in: it is made anew")
+            with taking_apart(path, "remove the folder that it lies in: it is made anew"):
+                found += Counter({request: int(rows) for request, rows in said.items()})
     return found
 
 
@@ -90,7 +95,7 @@ def without_cases(path: Path, cases: set[int], out: Path) -> int:
     wanted = pa.array(sorted(cases), pa.int64())
     with pq.ParquetFile(path) as file, pq.ParquetWriter(out, file.schema_arrow, compression="zstd") as writer:
         before = after = 0
-        for batch in file.iter_batches(_ROWS):
+        for batch in file.iter_batches(checked_rows(file, path, _ROWS)):
             kept = batch.filter(pc.invert(pc.is_in(batch.column(CASE), value_set=wanted)))
             writer.write_batch(kept)
             before, after = before + batch.num_rows, after + kept.num_rows
@@ -101,7 +106,7 @@ def reader_rows(path: Path, readers: Readers) -> list[int]:
     """Row numbers of the readers' rows in a parquet file with a column `user_id`, ascending."""
     found, first = [], 0
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_ROWS, columns=[schema.USER_ID]):
+        for batch in file.iter_batches(checked_rows(file, path, _ROWS), columns=[schema.USER_ID]):
             hits, _ = _judge(batch, readers)
             found += [first + i for i, hit in enumerate(hits.to_pylist()) if hit] if pc.any(hits).as_py() else []
             first += batch.num_rows
@@ -115,7 +120,7 @@ def _through(path: Path, readers: Readers, out: Path | None) -> Removed:
             return _parquet(path, readers, out)
         if name.endswith(".csv") or name == _MIND_LOG:
             return _text(path, readers, out)
-    except (OSError, EOFError, pa.ArrowException) as error:
+    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
         raise LakeError(f"{path} cannot be searched for a reader's rows ({error}): repair or remove it") from error
     return Removed()
 
@@ -129,7 +134,7 @@ def _parquet(path: Path, readers: Readers, out: Path | None) -> Removed:
             return removed
         needed = [n for n in (schema.USER_ID, CASE, schema.REASON, "row", "table") if n in names]
         writer = stack.enter_context(pq.ParquetWriter(out, file.schema_arrow, compression="zstd")) if out else None
-        for batch in file.iter_batches(_ROWS, columns=None if writer else needed):
+        for batch in file.iter_batches(checked_rows(file, path, _ROWS), columns=None if writer else needed):
             hits, requests = _judge(batch, readers)
             removed.rows += requests
             if requests and CASE in names:

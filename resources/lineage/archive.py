@@ -6,25 +6,26 @@ together (`resources.lineage.graph`) and the bytes of their files (`resources.li
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ml.errors import LakeError
+from ml.errors import DamagedLake, LakeError
+from ml.strangers import FORM, one_line, printable
 from resources.ledger import LEDGER, Entry, entries, problems
-from resources.manifest import MANIFEST, canonical, check_file_name
-from resources.ref import Ref
-from resources.version import read_manifest
+from resources.manifest import MANIFEST, canonical, record_fault, shape_fault
+from resources.ref import Ref, is_partition
+from resources.untrusted import record_bytes, require_inside
+from resources.version import ANEW, MANIFEST_BYTES, read_manifest, read_pointer
 
 POINTER = "current.json"
 TOMBSTONE = ".erased.json"
 SIGNATURE = ".signature.json"
 VERSION_DIGITS = 16
-LARGEST_MANIFEST = 64 << 20
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TEXTS = ("ref", "version", "manifest", "at", "request")
 _ABOUT = ("format", "ref", "version", "manifest", "inputs", "at", "request")
 
 
@@ -91,6 +92,11 @@ def read_partition(root: Path, ref: Ref) -> Partition:
     found = Partition(ref, root / str(ref))
     if not found.folder.is_dir():
         return found
+    try:
+        require_inside(root, found.folder)
+    except DamagedLake as error:
+        found.findings.append(Finding(str(ref), "link", str(error)))
+        return found
     for path in sorted(found.folder.iterdir()):
         if path.is_dir() and not path.name.startswith("."):
             found.versions[path.name] = _kept(ref, path)
@@ -105,25 +111,12 @@ def partitions(root: Path) -> Iterator[Ref]:
     """Every partition folder of a lake, sorted: one that holds a ledger, a pointer or a version."""
     for path in sorted(p for p in root.glob("[a-z]*/[a-z]*/**") if p.is_dir() and 3 <= _depth(root, p) <= 4):
         if (path / LEDGER).exists() or (path / POINTER).exists() or any(path.glob(f"*/{MANIFEST}")):
+            if not is_partition(path.name):
+                raise DamagedLake(
+                    f"{printable(path)} holds versions, but is no partition's name: move it out of the lake"
+                )
             parts = path.relative_to(root).parts
             yield Ref(parts[0], parts[1], parts[-1], parts[2] if len(parts) == 4 else None)
-
-
-def shape_fault(manifest: Mapping[str, Any]) -> str:
-    """What is wrong with the form of a manifest; "" when it can be walked safely."""
-    try:
-        for file in manifest["files"]:
-            check_file_name(file["name"])
-            if not (_DIGEST.fullmatch(file["sha256"]) and isinstance(file["bytes"], int)):
-                return f"file {file['name']} has no digest or size"
-        for name, digest in manifest["inputs"].items():
-            if str(Ref.of_input(name)) != name.partition("@")[0] or not _DIGEST.fullmatch(digest):
-                return f"input {name!r} is not named by a digest"
-        wrong = [k for k in ("recipe", "code") if not isinstance(manifest[k], dict)]
-        wrong += [] if isinstance(manifest["checks"], list) else ["checks"]
-        return f"field {wrong[0]} has another form" if wrong else ""
-    except Exception as error:  # noqa: BLE001 whatever a stranger's file holds, it is named and walked no further
-        return f"its form is wrong ({error})"
 
 
 def _depth(root: Path, path: Path) -> int:
@@ -131,44 +124,44 @@ def _depth(root: Path, path: Path) -> int:
 
 
 def _published(entry: Entry) -> dict[str, Any]:
-    record = entry.record
-    found = record.get("publication", {}) if isinstance(record, dict) else {}
-    return found if isinstance(found, dict) else {}
+    found: dict[str, Any] = entry.record.get("publication", {})
+    return found
 
 
 def _kept(ref: Ref, path: Path) -> Kept:
-    file = path / MANIFEST
-    if path.is_symlink() or file.is_symlink():
+    if path.is_symlink():
         return Kept(path.name, path, "", None, "is a link, not a version")
     try:
-        if file.stat().st_size > LARGEST_MANIFEST:
-            return Kept(path.name, path, "", None, f"{MANIFEST} is larger than any manifest")
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        return Kept(path.name, path, "", None, f"{MANIFEST} is missing")
+        digest = hashlib.sha256(record_bytes(path / MANIFEST, ANEW, MANIFEST_BYTES)).hexdigest()
+    except (DamagedLake, OSError) as error:
+        return Kept(path.name, path, "", None, one_line(error).removeprefix(f"{path}/"))
     try:
         manifest, digest = read_manifest(path)
-    except (LakeError, RecursionError):
-        return Kept(path.name, path, digest, None, f"{MANIFEST} was changed or damaged")
-    fault = shape_fault(manifest)
-    if not fault and manifest["ref"] != str(ref):
+    except (DamagedLake, OSError) as error:
+        why = one_line(str(error).removeprefix(f"{path / MANIFEST}").removesuffix(f": {ANEW}"), 160)
+        return Kept(path.name, path, digest, None, f"{MANIFEST} was changed or damaged ({why.strip(': ')})")
+    fault = ""
+    if manifest["ref"] != str(ref):
         fault = f"{MANIFEST} is that of {manifest['ref']}"
-    if not fault and manifest["content"][:VERSION_DIGITS] != path.name:
+    elif manifest["content"][:VERSION_DIGITS] != path.name:
         fault = f"{MANIFEST} is that of version {manifest['content'][:VERSION_DIGITS]}"
     return Kept(path.name, path, digest, None if fault else manifest, fault)
 
 
 def _read_ledger(found: Partition) -> None:
     path = found.folder / LEDGER
-    if not path.is_file():
+    if not os.path.lexists(path):
         if found.versions:
             found.findings.append(Finding(str(found.ref), "ledger", f"{LEDGER} is missing"))
         return
     try:
-        found.ledger = entries(path)
+        lines = entries(path)
         wrong = problems(path)
-    except (LakeError, RecursionError):
-        wrong = [f"{LEDGER}: a line is damaged"]
+        faults = [record_fault(entry.record) for entry in lines]
+        found.ledger = [entry for entry, fault in zip(lines, faults, strict=True) if not fault]
+        wrong += [f"line {number} is no publication: {fault}" for number, fault in enumerate(faults, 1) if fault]
+    except (DamagedLake, OSError) as error:
+        wrong = [one_line(error)]
     found.findings += [Finding(str(found.ref), "ledger", w.removeprefix(f"{path}: ")) for w in wrong]
 
 
@@ -178,18 +171,16 @@ def _read_pointer(found: Partition) -> None:
     def wrong(message: str) -> None:
         found.findings.append(Finding(ref, "pointer", f"{POINTER} {message}"))
 
-    if not path.is_file():
+    if not os.path.lexists(path):
         if found.versions or found.ledger:
             wrong("is missing")
         return
     try:
-        data = path.read_bytes()
-        pointer = json.loads(data)
-        values = {k: str(pointer[k]) for k in ("version", "manifest", "recipe_key", "ledger")}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return wrong("is damaged")
-    if canonical(pointer) != data or pointer != values:
-        return wrong("was changed after it was written")
+        values = asdict(read_pointer(found.folder, path, "it is passed over"))
+        if canonical(values) != record_bytes(path, "it is passed over"):
+            return wrong("was changed after it was written")
+    except (DamagedLake, OSError) as error:
+        return wrong(f"is damaged: {one_line(error)}")
     found.pointer = values
     lines = {entry.digest: _published(entry) for entry in found.ledger}
     line = lines.get(values["ledger"])
@@ -206,11 +197,12 @@ def _read_tombstone(found: Partition, path: Path) -> None:
     """A tombstone counts only where the ledger, in `run.erased`, names its bytes."""
     ref = str(found.ref)
     try:
-        data = path.read_bytes()
+        data = record_bytes(path, "it is passed over")
         stone = json.loads(data)
         sound = all(k in stone for k in _ABOUT) and stone["ref"] == ref and canonical(stone) == data
-        sound = sound and not shape_fault({"files": [], "recipe": {}, "code": {}, "checks": [], **stone})
-    except (OSError, ValueError, TypeError, RecursionError, LakeError):
+        blank = {"files": [], "content": "0" * 64, "recipe": {}, "recipe_key": "", "code": {}, "checks": []}
+        sound = sound and not shape_fault({**blank, **stone}) and all(isinstance(stone[k], str) for k in _TEXTS)
+    except (OSError, *FORM, LakeError):
         sound = False
     if not sound:
         found.findings.append(Finding(ref, "tombstone", f"{path.name} is damaged"))

@@ -1,7 +1,8 @@
 """Hashing every byte under a graph against its manifests.
 
 Belongs here: files of versions, source files beside the lake. Does not belong here: links between manifests
-(`resources.lineage.graph`) and anchors outside the lake (`pipeline.audit.anchors`).
+(`resources.lineage.graph`), drops and corrections (`resources.lineage.deliveries`), anchors outside the lake
+(`pipeline.audit.anchors`).
 """
 
 import os
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from resources.lineage.archive import Finding
+from resources.lineage.deliveries import DELIVERED
 from resources.lineage.graph import Graph, Node
 from resources.manifest import MANIFEST, file_digest
+from resources.version import linked
 
 
 @dataclass
@@ -60,16 +63,15 @@ def hash_files(graph: Graph, workers: int | None = None) -> Hashed:
 
 
 def check_sources(graph: Graph, data_root: Path) -> list[Finding]:
-    """Compare the source files below `data_root` with what the raw tables were cut from, by sha256."""
+    """Compare the published source files below `data_root` with what the raw tables were cut from, by sha256."""
     wanted: dict[str, dict[str, list[str]]] = {}
     for node in graph.nodes.values():
         for name, digest in dict(node.recipe.get("sources") or {}).items():
-            wanted.setdefault(str(name), {}).setdefault(str(digest), []).append(str(node.ref))
+            if not str(name).startswith(DELIVERED):
+                wanted.setdefault(str(name), {}).setdefault(str(digest), []).append(str(node.ref))
     findings = []
     for name, digests in sorted(wanted.items()):
-        path = data_root / name
-        inside = path.resolve().is_relative_to(data_root.resolve())
-        actual = file_digest(path) if inside and path.is_file() else None
+        actual = _source_digest(data_root, name)
         for digest, refs in digests.items():
             if actual != digest:
                 what = "is missing" if actual is None else "has other bytes than were read"
@@ -79,6 +81,16 @@ def check_sources(graph: Graph, data_root: Path) -> list[Finding]:
     return findings
 
 
+def _source_digest(data_root: Path, name: str) -> str | None:
+    """sha256 of the source file `name`; None where there is none below the root."""
+    try:
+        path = data_root / name
+        inside = path.resolve().is_relative_to(data_root.resolve())
+        return file_digest(path) if inside and path.is_file() else None
+    except (ValueError, RuntimeError):  # no name of a file; links in a circle
+        return None
+
+
 def _files(node: Node) -> Sequence[dict[str, Any]]:
     return node.kept.manifest["files"] if node.kept is not None and node.kept.manifest is not None else []
 
@@ -86,10 +98,11 @@ def _files(node: Node) -> Sequence[dict[str, Any]]:
 def _digest(job: tuple[Node, str, str, int]) -> str | None:
     """sha256 of a file, None where there is none (the graph has named that already)."""
     node, name = job[0], job[1]
-    assert node.kept is not None
+    assert node.kept is not None and node.kept.manifest is not None
     try:
         path = node.kept.path / name
-        return None if path.is_symlink() else file_digest(path)
+        away = not path.is_file() or name in linked(node.kept.path, {"files": [{"name": name}]})
+        return None if away else file_digest(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from resources.ledger import Entry
 from resources.lineage.archive import Finding, Kept, Partition, partitions, read_partition
 from resources.ref import Ref
+from resources.version import linked
 
 State = Literal["intact", "superseded", "changed", "missing", "erased"]
 STATES: tuple[State, ...] = ("intact", "superseded", "changed", "missing", "erased")
@@ -102,16 +103,16 @@ class Graph:
     def order(self) -> list[Node]:
         """All nodes, each after its inputs."""
         done: dict[str, Node] = {}
+        begun: set[str] = set()
         stack = [(id_, False) for id_ in reversed(self.roots)]
         while stack:
             id_, ready = stack.pop()
-            if id_ in done:
-                continue
             if ready:
                 done[id_] = self.nodes[id_]
-            else:
+            elif id_ not in begun:  # a manifest that was put in another's place may name it
+                begun.add(id_)
                 stack.append((id_, True))
-                stack += [(i, False) for i in reversed(self.nodes[id_].inputs) if i not in done]
+                stack += [(i, False) for i in reversed(self.nodes[id_].inputs) if i not in begun]
         return list(done.values())
 
 
@@ -178,9 +179,10 @@ def _node(partition: Partition, digest: str, user: str) -> Node:
 def _look(node: Node) -> None:
     """Presence and size of the files, without reading them."""
     assert node.kept is not None and node.kept.manifest is not None
+    away = set(linked(node.kept.path, node.kept.manifest))
     for file in node.kept.manifest["files"]:
         path = node.kept.path / file["name"]
-        if path.is_symlink() or not path.is_file():
+        if file["name"] in away or not path.is_file():
             node.state = "missing"
             node.findings.append(Finding(str(node.ref), "file", f"{node.version}/{file['name']} is missing"))
         elif path.stat().st_size != file["bytes"]:

@@ -4,20 +4,29 @@ Belongs here: addresses of numbers in reports and their place in the graph. Does
 (`resources.lineage.graph`).
 """
 
-import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from ml.errors import UsageError
+from ml.errors import DataError, UsageError
+from ml.strangers import FORM, read_object, reading
+from ml.synthetic import SYNTHETIC
 from resources.lineage.archive import POINTER, Finding, Kept, Partition, read_partition
 from resources.lineage.graph import Graph, walk
 from resources.ref import Ref
 
 REPORT = "evaluation_report"
 REPORT_FILE, METRICS_FILE = "report.json", "metrics.json"
+SHOWN = "rq2"
+"""The question whose figures rest on in-view lists."""
+QUESTIONS = ("rq1", "rq2", "rq3")
+ADDRESSED = (*QUESTIONS, "segments")
+"""Parts of a report whose figures have an address."""
+REPORT_REMEDY = "see `newsrec audit verify --all`, or make the report anew"
 _ADDRESS = re.compile(
     r"(?:(?P<dataset>[a-z]\w*)/)?(?:(?P<day>\d{4}-\d\d-\d\d)(?:\.(?P<split>\w+))?(?:#(?P<version>[0-9a-f]{4,16}))?/)?"
     r"(?:(?P<model>[^/:#]+):)?(?P<metric>[^/:#]+)"
@@ -51,7 +60,7 @@ class Address:
 
     @property
     def question(self) -> str:
-        """`rq1`, `rq2` or `rq3`."""
+        """`rq1`, `rq2`, `rq3` or `segments`."""
         return self.metric.split(".")[0]
 
     @classmethod
@@ -85,13 +94,15 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number found: its address, its entry in the report (`value`, often `low`, `high`, `n`), and the digests of the
-    report and of the evaluation that holds it ("" where the report does not say)."""
+    """A number found: its address, its entry in the report (`value`, often `low`, `high`, `n`), the digests of the
+    report and of the evaluation that holds it ("" where the report does not say), and, where it rests on in-view lists
+    that nobody was shown, how they were made."""
 
     address: Address
     entry: dict[str, Any]
     report: str
     evaluation: str
+    synthetic: str = ""
 
     @property
     def value(self) -> float | None:
@@ -137,44 +148,52 @@ def lineage(root: Path, address: Address) -> tuple[Number, Graph]:
     partition, digest = find_report(root, address)
     kept = partition.by_digest.get(digest) or _stand_in(partition, address)
     report = _read(kept.path / REPORT_FILE)
-    models = report.get("models", {})
+    models = report["models"]
     if address.model not in models:
         raise UsageError(f"no model {address.model!r} in {address.report}: it has {', '.join(sorted(models))}")
     entry = _entry(models[address.model], address.metric, str(address.report))
     ref = Ref(address.dataset, f"evaluation_{address.question}", address.report.partition, address.model)
     graph = walk(root, [(address.report, digest)], only={digest: [str(ref)]})
-    evaluation = str(models[address.model].get("manifest", {}).get(address.question, ""))
-    number = Number(address, entry, digest, evaluation)
+    with reading(kept.path / REPORT_FILE, REPORT_REMEDY):
+        evaluation = str(models[address.model].get("manifest", {}).get(address.question, ""))
+    made = report.get(SYNTHETIC, "") if SHOWN in address.metric.split(".")[:2] else ""
+    number = Number(address, entry, digest, evaluation, made)
     graph.nodes[digest].findings += _agreement(number, graph, ref)
     return number, graph
 
 
-def report_graph(root: Path, address: Address) -> Graph:
-    """The graph under a whole report."""
+def report_graph(root: Path, address: Address, read: dict[Ref, Partition] | None = None) -> Graph:
+    """The graph under a whole report. `read`: partitions that were read before."""
     _, digest = find_report(root, address)
-    return walk(root, [(address.report, digest)])
+    return walk(root, [(address.report, digest)], read=read)
 
 
-def numbers(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Every measured figure of a report: (model, metric path) to its entry."""
+def numbers(report: dict[str, Any], parts: Iterable[str] = QUESTIONS) -> dict[tuple[str, str], dict[str, Any]]:
+    """Every measured figure in these parts of a report: (model, metric path) to its entry."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
 
     def collect(model: str, path: str, value: Any) -> None:
         if isinstance(value, dict) and "value" in value:
-            if value["value"] is not None:
+            if isinstance(value["value"], (int, float)):
                 found[model, path] = value
         elif isinstance(value, dict):
             for name, inner in value.items():
                 collect(model, f"{path}.{name}", inner)
 
-    for model, parts in report.get("models", {}).items():
-        for question in ("rq1", "rq2", "rq3"):
-            collect(model, question, parts.get(question, {}))
+    for model, entries in report["models"].items():
+        for part in parts:
+            collect(model, part, entries.get(part, {}))
     return found
 
 
 def figure(metrics: dict[str, Any], metric: str) -> float | None:
     """The value of `metric` (a path in the report) in an evaluation's metrics.json; None where it has none."""
+    entry = measurement(metrics, metric)
+    return None if entry is None else float(entry["value"])
+
+
+def measurement(metrics: dict[str, Any], metric: str) -> dict[str, Any] | None:
+    """The entry of `metric` in an evaluation's metrics.json: its value and what stands beside it; None without one."""
     question, *path = metric.split(".")
     protocols = metrics.get("protocols", {})
     places = [protocols] if question == "rq1" else list(protocols.values())
@@ -183,7 +202,7 @@ def figure(metrics: dict[str, Any], metric: str) -> float | None:
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
         if isinstance(value, dict) and value.get("value") is not None:
-            return float(value["value"])
+            return value
     return None
 
 
@@ -196,12 +215,9 @@ def _stand_in(partition: Partition, address: Address) -> Kept:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read ({error}): run `newsrec audit verify --all`") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} is no report")
+    found = read_object(path, REPORT_REMEDY)
+    if not isinstance(found.get("models"), dict) or not all(isinstance(m, dict) for m in found["models"].values()):
+        raise DataError(f"{path} is no report: {REPORT_REMEDY}")
     return found
 
 
@@ -212,11 +228,12 @@ def _entry(model: dict[str, Any], metric: str, where: str) -> dict[str, Any]:
             have = ", ".join(sorted(value)) if isinstance(value, dict) else "nothing below"
             raise UsageError(f"{where} has no {metric!r}: at {name!r} it has {have}")
         value = value[name]
-    if isinstance(value, dict) and "value" in value:
+    if isinstance(value, dict) and isinstance(value.get("value", ""), (int, float, NoneType)):
         return value
     if isinstance(value, (int, float)):
         return {"value": float(value)}
-    raise UsageError(f"{where}: {metric!r} is no number, go on with one of {', '.join(sorted(value))}")
+    below = ", ".join(sorted(value)) if isinstance(value, dict) else "nothing below"
+    raise UsageError(f"{where}: {metric!r} is no number, go on with one of {below}")
 
 
 def _agreement(number: Number, graph: Graph, ref: Ref) -> list[Finding]:
@@ -232,8 +249,8 @@ def _agreement(number: Number, graph: Graph, ref: Ref) -> list[Finding]:
     if node.kept is None or node.state in ("missing", "erased"):
         return found
     try:
-        measured = figure(json.loads((node.kept.path / METRICS_FILE).read_bytes()), number.address.metric)
-    except (OSError, ValueError, AttributeError):
+        measured = figure(read_object(node.kept.path / METRICS_FILE), number.address.metric)
+    except (OSError, DataError, *FORM):
         return [*found, Finding(str(ref), "number", f"{METRICS_FILE} cannot be read")]
     if measured != number.value:
         found.append(Finding(where, "number", f"says {number.value}, its evaluation {ref} says {measured}"))

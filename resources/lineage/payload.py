@@ -7,6 +7,7 @@ Belongs here: one dictionary a node, with what manifest and ledger say of it. Do
 from collections.abc import Mapping
 from typing import Any
 
+from ml.synthetic import SYNTHETIC
 from resources.lineage.archive import Finding
 from resources.lineage.graph import STATES, Graph, Node
 from resources.lineage.metric import Number
@@ -52,6 +53,7 @@ def _number(number: Number) -> Json:
         "address": str(a),
         **{"metric": a.metric, "model": a.model, "dataset": a.dataset, "as_of": a.day, "split": a.split},
         **number.entry,
+        **({SYNTHETIC: number.synthetic} if number.synthetic else {}),
     }
 
 

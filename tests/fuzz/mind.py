@@ -15,7 +15,7 @@ import numpy as np
 from ml import schema
 from ml.datasets import DATASETS
 from ml.readers import DayTables
-from tests.fuzz import oracle
+from tests.fuzz import oracle, remarks
 from tests.fuzz.oracle import held_back_at_split, plain
 from tests.fuzz.source import Lines, Source
 
@@ -161,11 +161,14 @@ def _day_losses(raw: Path, day: date, tables: DayTables) -> list[str]:
     start, end = clock.start(day), clock.end(day)
     rows = plain(raw / "impressions.parquet")
     clicks = [(r["time"], r["user_id"], a, True) for r in rows for a in r["clicked"] or []]
-    shown = [(r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"]) for r in rows]
+    shown = [(r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"], True) for r in rows]
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())
     said = oracle.losses("clicks", tables, oracle.clicks(clicks, start, end), oracle.published_clicks(tables))
     said += oracle.losses("impressions", tables, oracle.impressions(shown, start, end), ids)
     said += oracle.broken_promises(tables, start, end)
+    unsaid = [r["clicked"] is None and not r["source"].startswith("test/") for r in rows]
+    sound = [oracle.impressions([row], start, end).published.total() for row in shown]
+    said += remarks.losses(tables, {"clicked_unknown": sum(u * s for u, s in zip(unsaid, sound, strict=True))})
     appear = {a for row in tables.impressions[schema.INVIEW].to_pylist() for a in row}
     if appear | {a for _, _, a in oracle.published_clicks(tables)} != set(tables.articles["article_id"].to_pylist()):
         said.append("articles are not those that appear")

@@ -57,9 +57,9 @@ def whole(text: str | None) -> int | None:
     return int(text) if -(2**63) <= int(text) < 2**63 else None
 
 
-def fits_int32(*codes: int | None) -> bool:
-    """Whether all codes are unknown or 32-bit integers."""
-    return all(c is None or -INT32 <= c < INT32 for c in codes)
+def are_codes(*codes: int | None) -> bool:
+    """Whether all codes are unknown or can be such."""
+    return all(c is None or 0 <= c < INT32 for c in codes)
 
 
 def is_id(*ids: int | None) -> bool:
@@ -81,12 +81,12 @@ def clicks(rows: list[tuple[Any, Any, Any, bool]], start: int, end: int) -> Expe
 
 
 def impressions(rows: list[tuple[Any, ...]], start: int, end: int) -> Expected:
-    """Of rows (time ms, id, user, inview, clicked, further ...)."""
+    """Of rows (time ms, id, user, inview, clicked, representable, further ...)."""
     result = Expected(len(rows))
     distinct: Counter[Any] = Counter()
-    for time, number, user, inview, clicked, *more in rows:
+    for time, number, user, inview, clicked, fits, *more in rows:
         shown, chosen = inview or [], clicked or []
-        sound = is_id(number, user) and time is not None and start <= time < end
+        sound = fits and is_id(number, user) and time is not None and start <= time < end
         if sound and shown and is_id(*shown) and set(chosen) <= set(shown):
             distinct[(time, number, user, tuple(shown), tuple(chosen), *more)] += 1
         else:
@@ -136,9 +136,14 @@ def broken_promises(tables: DayTables, start: int, end: int) -> list[str]:
     times = [tables.impressions[schema.CLICK_TIME].cast(pa.int64()).to_pylist(), [t for t, _, _ in order]]
     if any(not start <= t < end for column in times for t in column):
         said.append("a time outside the day")
-    read = [t for t in tables.clicks[schema.READ_TIME].to_pylist() if t is not None]
-    if any(not 0 <= t < float("inf") for t in read):
-        said.append("clicks: a read time that is negative or no number")
+    for table, columns in (
+        ("clicks", {"read_time": 86_400, "scroll_percentage": 100}),
+        ("articles", {"sentiment_score": 1}),
+    ):
+        for column, most in columns.items():
+            cells = [c for c in getattr(tables, table)[column].to_pylist() if c is not None]
+            if any(not 0 <= c <= most for c in cells):
+                said.append(f"{table}: {column} outside its range")
     ids = tables.articles[schema.ARTICLE_ID].to_pylist()
     published = tables.articles[schema.PUBLISHED].cast(pa.int64()).to_pylist()
     if len(set(ids)) < len(ids) or list(zip(published, ids, strict=True)) != sorted(zip(published, ids, strict=True)):

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ml import schema
 from ml.clock import DayClock
 from ml.readers import DayTables
-from tests.fuzz import oracle
+from tests.fuzz import oracle, remarks
 from tests.fuzz.oracle import held_back_at_split, plain
 from tests.fuzz.source import Lines, Source, went_in
 
@@ -38,8 +38,9 @@ def own(rng: Rng) -> Source:
     files: dict[str, Any] = {"log.toml": Lines([s.encode() for s in said], header=False, rows=False)}
     kind = pa.timestamp(str(rng.choice(["s", "ms", "us", "ns"])), None if zone else "UTC")
     parts = ["clicks.parquet"] if rng.random() < 0.7 else ["clicks/a.parquet", "clicks/b.parquet"]
+    most = 8 if rng.random() < 0.8 else 250  # so many that a clock that is off is told from the log's end
     for part in parts:
-        files[part] = _clicks(rng, kind)
+        files[part] = _clicks(rng, kind, most)
     if rng.random() < 0.5:
         files["impressions.parquet"] = _impressions(rng, kind)
     if rng.random() < 0.7:
@@ -68,8 +69,8 @@ def _context(rng: Rng, n: int) -> dict[str, pa.Array]:
     return {name: column for name, column in made.items() if rng.random() < 0.5}
 
 
-def _clicks(rng: Rng, kind: pa.DataType) -> pa.Table:
-    n = int(rng.integers(1, 8))
+def _clicks(rng: Rng, kind: pa.DataType, most: int) -> pa.Table:
+    n = int(rng.integers(1, most))
     columns = {
         "user_id": _ids(rng, rng.integers(1, 5, n)),
         "article_id": _ids(rng, rng.integers(100, 112, n)),
@@ -77,6 +78,8 @@ def _clicks(rng: Rng, kind: pa.DataType) -> pa.Table:
     }
     if rng.random() < 0.5:
         columns["read_time"] = pa.array(rng.exponential(30, n), pa.float64() if rng.integers(2) else pa.float32())
+    if rng.random() < 0.3:
+        columns["scroll_percentage"] = pa.array(100 * rng.random(n), pa.float32())
     if rng.random() < 0.3:
         columns["impression_id"] = _ids(rng, rng.integers(1, 9, n))
     return pa.table(columns | _context(rng, n))
@@ -150,9 +153,8 @@ def losses(source: Source, root: Path, out: Path, days: Days) -> list[str]:
     zone, clock = log.get("times_without_zone", ""), DayClock(log.get("day_starts_utc", 0), log["timezone"])
     clicks = _rows(source, root, "clicks", zone)
     times = [row["ms"] for _, row in clicks if row["ms"] is not None]
-    first, last = log.get("first_day"), log.get("last_day")
-    start = clock.start(first or clock.day_of(min(times)))
-    end = clock.end(last or clock.day_of(max(times)))
+    first, last = _days(log, clock, times)
+    start, end = clock.start(first), clock.end(last)
     held_back = held_back_at_split(out)
     aside = {
         name: Counter(r["source"] for r in held_back if r["table"] == name)
@@ -169,7 +171,87 @@ def losses(source: Source, root: Path, out: Path, days: Days) -> list[str]:
         if not appear | {a for _, _, a in oracle.published_clicks(tables)} <= known:
             said.append(f"{day}: an article appears that no day's articles have")
         said += [f"{day}: {text}" for text in _day_losses(out / str(day), clock.start(day), clock.end(day), tables)]
+    links = _broken_links([(out / str(day), day) for day in days], clock)
+    for day, tables in days.items():
+        expected = _remarks(out / str(day), clock, day, tables) | links[day]
+        said += [f"{day}: {text}" for text in remarks.losses(tables, expected)]
     return said
+
+
+def _days(log: dict[str, Any], clock: DayClock, times: list[int]) -> tuple[date, date]:
+    """First and last day of a log: those that it names, else what docs/own_log.md says under "Days"."""
+    low, high = log.get("first_day", date.min), log.get("last_day", date.max)
+    if {"first_day", "last_day"} <= log.keys():
+        return low, high
+    ends = [clock.start(date(year, 1, 1)) for year in (_YEARS[0] - 1, _YEARS[1] + 2)]
+    rows = Counter(d for t in times if low <= (d := clock.day_of(min(max(t, ends[0]), ends[1]))) <= high)
+    sizes = sorted(rows.values())[:-1] or [*rows.values()]
+    usual = max(s for s in sizes if sum(x for x in sizes if x >= s) >= 0.9 * sum(sizes))
+    first, last, total = min(rows), max(rows), rows.total()
+    for _ in rows:
+        for day in sorted(rows):
+            before, after = ([n for d, n in rows.items() if (d < day if early else d > day)] for early in (True, False))
+            following = min((d for d in rows if d > day), default=day)
+            if (following - day).days > 31 and sum(after) < 0.05 * total:
+                last = min(last, day)
+            if (following - day).days > 31 and first <= day and sum(before) + rows[day] < 0.05 * total:
+                first = following
+        whole = max(d for d in rows if d <= last and rows[d] >= 0.05 * usual)
+        last = max(d for d in rows if d <= last and (d - whole).days <= 1)
+    return log.get("first_day", first), log.get("last_day", last)
+
+
+def _broken_links(folders: list[tuple[Path, date]], clock: DayClock) -> dict[date, dict[str, int]]:
+    """By day, how many of its clicks name an impression that is missing, another reader's, or of other articles."""
+    named: dict[int, list[tuple[int, list[int]]]] = {}
+    for folder, _ in folders:
+        first: dict[int, tuple[int, int, list[int]]] = {}
+        for r in plain(folder / "impressions.parquet"):
+            this = (r["time"], -1 if r["user_id"] is None else r["user_id"], r["inview"] or [])
+            if r["impression_id"] is not None:
+                first[r["impression_id"]] = min(this, first.get(r["impression_id"], this), key=lambda x: x[:2])
+        for number, (_, user, inview) in first.items():
+            named.setdefault(number, []).append((user, inview))
+    broken: dict[date, dict[str, int]] = {}
+    for folder, day in folders:
+        found: Counter[str] = Counter()
+        for r in plain(folder / "clicks.parquet"):
+            if oracle.is_id(r["user_id"], r["article_id"]) and (r["impression_id"] or 0) > 0:
+                lists = named.get(r["impression_id"], [])
+                own = [inview for user, inview in lists if user == r["user_id"]]
+                found["impression_missing"] += not lists
+                found["impression_of_another_reader"] += bool(lists and not own)
+                found["article_not_in_impression"] += bool(own) and all(r["article_id"] not in i for i in own)
+        broken[day] = dict(found)
+    return broken
+
+
+def _remarks(raw: Path, clock: DayClock, day: date, tables: DayTables) -> dict[str, int]:
+    """What is to be said of a day's rows beside their links."""
+    start, end = clock.start(day), clock.end(day)
+    clicks = [
+        r
+        for r in plain(raw / "clicks.parquet")
+        if oracle.is_id(r["user_id"], r["article_id"]) and start <= r["time"] < end
+    ]
+    unsaid = empty = 0
+    for r in plain(raw / "impressions.parquet"):
+        row = (r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"], True)
+        if oracle.impressions([row], start, end).published:
+            unsaid += r["clicked"] is None
+            empty += r["clicked"] == []
+    published = sum(not items for items in tables.impressions[schema.CLICKED].to_pylist())
+    said = sum(r.count for r in tables.remarks if r.reason == "nothing_clicked")
+    return {
+        "value_out_of_range of impression_id": sum(
+            r["impression_id"] is not None and r["impression_id"] <= 0 for r in clicks
+        ),
+        "value_out_of_range of read_time": remarks.outside(clicks, "read_time", 86_400),
+        "value_out_of_range of scroll_percentage": remarks.outside(clicks, "scroll_percentage", 100),
+        "clicked_unknown": unsaid,
+        "nothing_clicked": min(said, empty) if unsaid else published,
+        **remarks.of_articles(tables, plain(raw / "articles.parquet"), (raw / "unlisted.parquet").is_file()),
+    }
 
 
 def _rows(source: Source, root: Path, table: str, zone: str) -> list[tuple[str, dict[str, Any]]]:
@@ -233,7 +315,7 @@ def _day_losses(raw: Path, start: int, end: int, tables: DayTables) -> list[str]
     clicks = [(r["time"], r["user_id"], r["article_id"], True) for r in plain(raw / "clicks.parquet")]
     further = ("session_id", "device", "os", "region", "referrer", "subscriber")
     shown = [
-        (r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"], *(r[c] for c in further))
+        (r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"], True, *(r[c] for c in further))
         for r in plain(raw / "impressions.parquet")
     ]
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())

@@ -21,7 +21,8 @@ from polars.exceptions import PanicException
 
 from ml.errors import DataError
 from ml.readers import DayTables, reader
-from pipeline.validate import render, report_on
+from pipeline.validate import report_on
+from pipeline.validate_text import render
 from tests.fuzz import files, lies, lines, tables
 from tests.fuzz.source import Lie, Lines, Source, parquet
 from tests.fuzz.subjects import SUBJECTS, Subject
@@ -76,8 +77,11 @@ class Outcome:
 
 @dataclass(slots=True)
 class Ledger:
-    """Cases by (reader, kind of damage, outcome), and those that failed."""
+    """Cases by (reader, kind of damage, outcome), and those that failed: whose outcome is one of `failures`."""
 
+    outcomes: tuple[str, ...] = OUTCOMES
+    failures: tuple[str, ...] = ("traceback", "loss")
+    title: str = "reader"
     cases: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     failed: list[Outcome] = field(default_factory=list)
     seconds: float = 0.0
@@ -85,20 +89,21 @@ class Ledger:
     def add(self, outcome: Outcome) -> None:
         """Enters a case."""
         self.cases[(outcome.reader, outcome.kind, outcome.what)] += 1
-        if outcome.what in ("traceback", "loss"):
+        if outcome.what in self.failures:
             self.failed.append(outcome)
 
     def text(self) -> str:
-        """The ledger as two Markdown tables: outcomes by reader, and by kind of damage."""
-        return "\n\n".join((self._table("reader", 0), self._table("damage", 1)))
+        """The ledger as two Markdown tables: outcomes by reader (or door), and by kind of damage."""
+        return "\n\n".join((self._table(self.title, 0), self._table("damage", 1)))
 
     def _table(self, title: str, key: int) -> str:
         """Outcomes by one part of the keys of `cases`, and those of all."""
-        rows = ["| " + " | ".join((title, "cases", *OUTCOMES)) + " |", "|---|" + "---:|" * (1 + len(OUTCOMES))]
+        rows = ["| " + " | ".join((title, "cases", *self.outcomes)) + " |"]
+        rows.append("|---|" + "---:|" * (1 + len(self.outcomes)))
         for name in (*sorted({part[key] for part in self.cases}), "all"):
             found = [
                 sum(n for part, n in self.cases.items() if name in (part[key], "all") and part[2] == o)
-                for o in OUTCOMES
+                for o in self.outcomes
             ]
             rows.append("| " + " | ".join(map(str, (name, sum(found), *found))) + " |")
         return "\n".join(rows)
@@ -170,9 +175,14 @@ def _check_apart(number: int, subject: Subject, root: Path, refused: bool) -> st
         json.dumps(report.to_json()).encode()
     except (Exception, PanicException):  # noqa: BLE001
         return f"newsrec validate: {traceback.format_exc()}"
-    stopped = not report.clean and not report.days
-    if stopped != refused:
+    if report.stops != refused:
         return f"newsrec validate: the reader {'refuses' if refused else 'takes'} the log, the report says {text}"
+    uneven = [
+        n for n, t in report.tables.items() if t["rows_in"] != t["published"] + t["quarantined"] + t["duplicates"]
+    ]
+    uneven += [name for name, rows in report.files.items() if rows.lost]
+    if uneven or "rows_unaccounted" in text:
+        return f"newsrec validate: rows of {uneven} are not accounted for: {text}"
     unreadable = [line for line in text.splitlines() if not line.isprintable()]
     return f"newsrec validate prints {unreadable[0]!r}" if unreadable else ""
 

@@ -24,7 +24,7 @@ from ml import schema
 from ml.datasets import DATASETS, Dataset
 from ml.own_log import declared_dataset
 from ml.readers import DayTables
-from tests.fuzz import mind, oracle, own
+from tests.fuzz import mind, oracle, own, remarks
 from tests.fuzz.oracle import held_back_at_split, plain
 from tests.fuzz.source import Lie, Lines, Source, went_in
 from tests.fuzz.tables import TAG
@@ -194,10 +194,13 @@ def _ebnerd_day(raw: Path, day: date, tables: DayTables) -> list[str]:
     wanted = ("session_id", "device_type", "is_subscriber")
     impressions = [
         (r["impression_time"], r["impression_id"], r["user_id"], r["article_ids_inview"], r.get("article_ids_clicked"),
-         *(r[c] for c in wanted))
+         oracle.are_codes(r["device_type"]), *(r[c] for c in wanted))
         for r in shown
     ]  # fmt: skip
-    clicks = [(_clicked_at(r), r["user_id"], a, True) for r in shown for a in r.get("article_ids_clicked") or []]
+    clicks = [
+        (_clicked_at(r), r["user_id"], a, oracle.are_codes(r["device_type"]))
+        for r in shown for a in r.get("article_ids_clicked") or []
+    ]  # fmt: skip
     read = [(r["time"], r["user_id"], r["article_id"]) for r in plain(raw / "history.parquet")]
     clicks += [(_repeated(time, user, article, clicks), user, article, True) for time, user, article in read]
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())
@@ -206,6 +209,25 @@ def _ebnerd_day(raw: Path, day: date, tables: DayTables) -> list[str]:
     said += oracle.broken_promises(tables, start, end)
     counts = tables.counts["articles"]
     listed = plain(raw / "articles.parquet")
+    bearing = [r for r in shown if r.get("article_ids_clicked")]
+    history = plain(raw / "history.parquet")
+    cells = {
+        "next_read_time": remarks.outside(bearing, "next_read_time", 86_400),
+        "next_scroll_percentage": remarks.outside(bearing, "next_scroll_percentage", 100),
+        "read_time_fixed": remarks.outside(history, "read_time", 86_400),
+        "scroll_percentage_fixed": remarks.outside(history, "scroll", 100),
+        "read_time": remarks.outside(bearing, "read_time", float("inf"), below=True),
+    }
+    unsaid = [r.get("article_ids_clicked") is None and not r["source"].startswith("test/") for r in shown]
+    sound = [oracle.impressions([row], start, end).published.total() for row in impressions]
+    said += remarks.losses(
+        tables,
+        {
+            **{f"value_out_of_range of {column}": count for column, count in cells.items()},
+            "clicked_unknown": sum(u * s for u, s in zip(unsaid, sound, strict=True)),
+            **remarks.of_articles(tables, listed, (raw / "unlisted.parquet").is_file()),
+        },
+    )
     columns = ("article_id", "published_time", "last_modified_time", "title", "subtitle", "body", "category",
                "category_str", "premium", "sentiment_score")  # fmt: skip
     repeated = len(listed) - len({repr([row[c] for c in columns]) for row in listed})
@@ -282,13 +304,14 @@ def _globo_losses(source: Source, root: Path, out: Path, days: Days) -> list[str
     placed = sum(len(plain(out / str(d) / "clicks.parquet", "user_id")) for d in days)
     aside = sum(r["table"] == "clicks" for r in held_back)
     said = [] if lines == placed + aside else [f"clicks: {lines} lines in, {placed} in days, {aside} held back"]
-    said += _metadata_losses(root / "articles_metadata.csv", sum(r["table"] == "articles" for r in held_back))
+    aside = sum(r["table"] == "articles" for r in held_back)
+    said += _metadata_losses(root / "articles_metadata.csv", aside, out, days)
     clock = DATASETS["globo"].clock
     for day, tables in days.items():
         start, end = clock.start(day), clock.end(day)
         codes = ("click_deviceGroup", "click_os", "click_region", "click_referrer_type")
         rows = [
-            (r["click_timestamp"], r["user_id"], r["click_article_id"], oracle.fits_int32(*(r[c] for c in codes)))
+            (r["click_timestamp"], r["user_id"], r["click_article_id"], oracle.are_codes(*(r[c] for c in codes)))
             for r in plain(out / str(day) / "clicks.parquet")
         ]
         expected = oracle.clicks(rows, start, end)
@@ -300,20 +323,32 @@ def _globo_losses(source: Source, root: Path, out: Path, days: Days) -> list[str
     return said
 
 
-def _metadata_losses(path: Path, aside: int) -> list[str]:
-    """Metadata lines are held back where they say nothing, or something else than an earlier line."""
+def _metadata_losses(path: Path, aside: int, out: Path, days: Days) -> list[str]:
+    """Metadata lines are held back where they say nothing, or something else than an earlier line, or what they tell of
+    is clicked by nobody; the others lie in the days on which their article is clicked."""
     if not path.is_file():
         return []
     known: dict[int, int] = {}
+    others: set[tuple[int, int]] = set()
     wrong = 0
     for row in text_rows(path) or []:
         article, category = (oracle.whole(row.get(c)) if row else None for c in ("article_id", "category_id"))
-        if article is None or category is None or not oracle.fits_int32(category):
+        if article is None or category is None or not oracle.are_codes(category):
             wrong += 1
-        else:
-            wrong += known.setdefault(article, category) != category
-    # The same other category twice is one row held back and one exact repetition.
-    return [] if aside <= wrong and (aside > 0) == (wrong > 0) else [f"metadata: {wrong} bad lines, {aside} held back"]
+        elif known.setdefault(article, category) != category:
+            others.add((article, category))
+    clicked = {
+        day: {r["click_article_id"] for r in plain(out / str(day) / "clicks.parquet", "click_article_id")}
+        for day in days
+    }
+    never = len(known.keys() - set().union(*clicked.values()))
+    expected = wrong + len(others) + never
+    said = [] if aside == expected else [f"metadata: {expected} lines to be held back, {aside} are"]
+    for day, ids in clicked.items():
+        found = {r["article_id"]: r["category_id"] for r in plain(out / str(day) / "articles.parquet")}
+        if found != {a: c for a, c in known.items() if a in ids}:
+            said.append(f"{day}: other metadata than that of the clicked articles")
+    return said
 
 
 def _known(name: str) -> Callable[[Path], Dataset]:

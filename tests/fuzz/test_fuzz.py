@@ -61,6 +61,13 @@ def test_the_harness_sees_rows_that_vanish(
     assert any(f.what == "loss" for ledger in ledgers for f in ledger.failed)
 
 
+@pytest.mark.parametrize("name", ["ebnerd", "mind", "own"])
+def test_the_harness_sees_remarks_that_are_forgotten(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(canonical, "remarked", lambda *_: ())
+    ledgers = (run(5, seed=0, names=[name], first=first) for first in range(0, 60, 5))
+    assert any("remarks: " in f.said for ledger in ledgers for f in ledger.failed)
+
+
 def test_the_harness_sees_a_report_that_contradicts_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MindReader, "breaches", lambda self, root: [Breach("error", "refused", "", "", 1, "none")])
     ledger = run(20, seed=0, names=["mind"])

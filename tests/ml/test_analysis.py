@@ -257,6 +257,38 @@ def test_what_the_columns_do_not_allow_is_left_out_with_a_reason(tmp_path):
     assert "no article of the log has a category" in html and "Fig. A.2)</h2>" not in html
 
 
+MADE = "synthetic: uniform among clicks of the last 60 min, 3 long, seed 1"
+
+
+def test_lists_that_nobody_was_shown_are_marked_wherever_they_appear(world, found, tmp_path):
+    """Every figure that rests on impressions, in report, tables, drawings, page and terminal; and nothing else."""
+    paths = {}
+    for day, path in world.files.impressions.items():
+        table = pq.read_table(path)
+        place = table.schema.get_field_index(schema.SYNTHETIC)
+        label = pa.array([MADE] * len(table), pa.string())
+        paths[day] = tmp_path / path.name
+        pq.write_table(table.set_column(place, schema.SYNTHETIC, label), paths[day])
+    made = analyse(replace(world.files, impressions=paths))
+    assert made.report[schema.SYNTHETIC] == MADE and found.report[schema.SYNTHETIC] == ""
+    rests = {"clicks_per_impression", "inview_median", "without_click"}
+    for name, entry in made.report["measures"].items():
+        assert ("synthetic" in entry["label"] + entry["basis"]) == (name in rests), name
+        assert entry["value"] == value(found, name)
+    assert set(made.tables["inview"][schema.SYNTHETIC].to_pylist()) == {MADE}
+    assert set(found.tables["inview"][schema.SYNTHETIC].to_pylist()) == {None}
+    shares = made.tables["categories"], found.tables["categories"]
+    assert "in_view_synthetic" in shares[0].column_names and "in_view" not in shares[0].column_names
+    assert shares[0]["in_view_synthetic"].equals(shares[1]["in_view"])
+    (drawing,) = [d for d in drawings(made) if "categories" in d.tables]
+    assert ">in view (synthetic)</text>" in drawing.svg and "in view (synthetic)" in drawing.caption
+    html, text = page.render(made), page.text_table([made.report])
+    assert "synthetic in-view lists" in html and MADE in html and "<th>in view synthetic</th>" in html
+    lines = [line for line in text.splitlines() if "impression" in line or "in view" in line]
+    assert len(lines) == 4 and all("(synthetic)" in line or MADE in line for line in lines)
+    assert "synthetic" not in page.render(found) + page.text_table([found.report])
+
+
 def test_one_day_has_no_lifecycle(world):
     day = world.days[0]
     one = SpanFiles(LOG, world.files.articles, {day: world.files.clicks[day]}, {})

@@ -35,3 +35,14 @@ def test_the_model_card_has_a_section_a_model_with_its_figures():
     assert "recipe snert_quick (dim 64), seed 3, 1,234 targets" in snert and "cd" * 32 in snert
     assert snert.count("0.5000 [0.2500, 0.7500]") == 3
     assert "Training: none" in popular and "target" in popular and "Recall" not in popular
+
+
+def test_lists_that_nobody_was_shown_are_marked():
+    made = "synthetic: uniform"
+    rows = {**ROWS, "impressions": {"2023-05-16": 4}}
+    card = data_card(DATASETS["globo"], "2023-05-18", rows, 7, {}, made)
+    assert f"Impressions: {made}" in card and "| impressions (synthetic) | 4 | 1 |" in card
+    assert "Impressions: no" in data_card(DATASETS["globo"], "2023-05-18", rows, 7, {})
+    models = {name: {**entry, "synthetic_inview": made} for name, entry in REPORT["models"].items()}
+    assert "- RQ2 AUC (synthetic): 0.5" in model_card({**REPORT, "models": models}, {})
+    assert "synthetic" not in model_card(REPORT, {})

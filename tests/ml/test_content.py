@@ -99,6 +99,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"article_id": [10], "since": [None]}), tmp_path / "short.parquet")
     with pytest.raises(DataError, match=r"short\.parquet: no column 'vector'"):
         Content.load([tmp_path / "short.parquet"], CATALOGUE)
-    pq.write_table(pa.table({"article_id": [10], "since": [None], "vector": [[1.0]]}), tmp_path / "list.parquet")
+    since = pa.array([None], pa.timestamp("ms", "UTC"))
+    pq.write_table(pa.table({"article_id": [10], "since": since, "vector": [[1.0]]}), tmp_path / "list.parquet")
     with pytest.raises(DataError, match="not a list of float32 of fixed size"):
         Content.load([tmp_path / "list.parquet"], CATALOGUE)

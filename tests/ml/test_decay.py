@@ -6,14 +6,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ml import schema
 from ml.decay import AtAge, decay, page
 
 DAY = date(2023, 5, 4)
 
 
+MADE = "synthetic: uniform"
+
+
 def at_age(folder, value, values, users=(1, 2, 3)):
     folder.mkdir()
-    columns = {"user_id": list(users), "time": [1, 2, 3], "article_id": [7, 8, 9], "protocol": ["thesis"] * 3}
+    time = pa.array([1, 2, 3], schema.TIME)
+    columns = {"user_id": list(users), "time": time, "article_id": [7, 8, 9], "protocol": ["thesis"] * 3}
     pq.write_table(pa.table(columns | {"recall@20": values}), folder / "per_case.parquet")
     entry = {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 3}
     return AtAge({"rq1": {"protocols": {"thesis": {"recall@20": entry}}}}, {"rq1": folder / "per_case.parquet"})
@@ -46,3 +51,15 @@ def test_rows_by_age_with_the_retrained_model_beside(tmp_path):
     text = page(found)
     assert "<svg" in text and "retrained" in text and "2023-05-25" in text
     assert page(found) == text
+
+
+def test_lists_that_nobody_was_shown_are_marked():
+    entry = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3}
+    metrics = {
+        "rq1": {"protocols": {"thesis": {"recall@20": entry}}},
+        "rq2": {"protocols": {"in_view": {"auc": entry}}, "synthetic_inview": MADE},
+    }
+    rows = decay(DAY, {0: AtAge(metrics, {})}, {})
+    assert {r["question"]: r["synthetic_inview"] for r in rows} == {"rq1": "", "rq2": MADE}
+    text = page({"dataset": "globo", "model": "snert", "as_of": str(DAY), "rows": rows, "missing": []})
+    assert "RQ2 AUC, in_view (synthetic)" in text and text.count("(synthetic)") == 1

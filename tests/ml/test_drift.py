@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ml.drift import drift, psi, psi_of_codes
+from ml.drift_page import page
 from tests.ml.worlds import tiny_world
 
 
@@ -74,3 +75,12 @@ def test_days_by_brute_force():
     assert sum(r["share"] for r in mix) == pytest.approx(1)
     assert {r["day"] for r in found.features} == set(sorted(by_day)[1:])
     assert {"age", "clicks_15min", "category"} <= {r["feature"] for r in found.features}
+
+
+def test_metrics_of_lists_that_nobody_was_shown_are_marked():
+    entry = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3, "day": "2023-05-04", "model": "snert"}
+    shown = {"question": "rq1", "protocol": "thesis", "metric": "recall@20", "synthetic_inview": ""}
+    made = {"question": "rq2", "protocol": "in_view", "metric": "auc", "synthetic_inview": "synthetic: uniform"}
+    found = {"dataset": "globo", "first": "a", "last": "b", "convention": "", "psi_convention": ""}
+    text = page(found | {"days": [], "mix": [], "features": [], "metrics": [entry | shown, entry | made]})
+    assert "RQ2 AUC, in_view (synthetic)" in text and text.count("(synthetic)") == 1

@@ -2,21 +2,21 @@
 
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml import evaluate, schema
+from ml import schema
 from ml.articles import ARTICLE_FEATURES
 from ml.beyond import Surroundings
 from ml.errors import DataError
 from ml.evaluate import evaluate_rq1, evaluate_rq2, evaluate_rq3
 from ml.models import model_spec
+from ml.oracle import Oracle
 from ml.predict import CASES, IN_VIEW, PROTOCOLS, TOP_LISTS, predict
-from ml.stored import InViewLists, TopLists
+from ml.stored import TopLists
 from tests.ml.worlds import end_ms, tiny_world
 
 DAY_MS = 86_400_000
@@ -110,21 +110,91 @@ def test_rq2_equals_the_ebnerd_evaluator(tmp_path):
     assert [math.isnan(x) for x in auc] == [False, False, False, True, True]
 
 
-def test_rq2_share_of_the_oracle_s_signal(tmp_path, monkeypatch):
+def bundle_of(root, lists):
+    """A bundle's oracle that knows `lists`: rows as in SHOWN. Clicked articles have all the probability; the order of
+    the articles is another one than in view."""
+    rows = [
+        {
+            "impression_id": row["impression_id"],
+            "articles": row["articles"][::-1],
+            "probability": [c / max(sum(row["clicked"]), 1) for c in row["clicked"]][::-1],
+        }
+        for row in sorted(lists, key=lambda row: row["impression_id"])
+    ]
+    (root / "oracle").mkdir(parents=True)
+    probability = pa.list_(pa.float32())
+    fields = [("impression_id", pa.int64()), ("articles", pa.list_(pa.int64())), ("probability", probability)]
+    write(root / "oracle", pa.schema(fields), "inview.parquet", rows)
+    for name, key, vector in (("readers", "user_id", "interests_last_day"), ("articles", "article_id", "topics")):
+        some = pa.schema([(key, pa.int64()), (vector, probability)])
+        write(root / "oracle", some, f"{name}.parquet", [{key: 1, vector: [1.0]}])
+    return root
+
+
+def test_rq2_share_of_the_oracle_s_signal(tmp_path):
     folder = folder_of(tmp_path / "p", [], [], SHOWN[:3])
-    shown = InViewLists.read(folder)
-    owner = np.repeat(np.arange(3), np.diff(shown.offsets))
-    order = np.lexsort((-shown.articles, owner))  # the oracle may list the same articles in another order
-    truth = (shown.offsets, shown.articles[order], (shown.clicked * 0.5)[order])
-    oracle = SimpleNamespace(inview=lambda ids: truth)
-    monkeypatch.setattr(evaluate, "Oracle", SimpleNamespace(open=lambda root: oracle))
-    found = evaluate_rq2(folder, None, tmp_path / "out", oracle=tmp_path)
-    assert found["oracle"]["auc"]["value"] == 1
+    bundle = bundle_of(tmp_path / "bundle", SHOWN)
+    found = evaluate_rq2(folder, None, tmp_path / "out", oracle=bundle)
+    assert found["oracle"]["auc"]["value"] == 1 and "left_out" not in found
     share = found["protocols"]["in_view"]["share_of_signal"]["value"]
     assert share == pytest.approx((0.5555555555555556 - 0.5) / 0.5)
-    oracle.inview = lambda ids: (truth[0], truth[1] + 1, truth[2])
-    with pytest.raises(DataError, match="other articles than those in view"):
-        evaluate_rq2(folder, None, tmp_path / "out", oracle=tmp_path)
+
+
+OTHERS = [row | {"articles": [a + 1 for a in row["articles"]]} for row in SHOWN]
+SHORTER = [row | {"articles": row["articles"][1:], "clicked": row["clicked"][1:]} for row in SHOWN]
+
+
+@pytest.mark.parametrize(
+    ("known", "held"),
+    [
+        (SHOWN[3:], 0),
+        (SHOWN[1:], 2),
+        ([SHOWN[0], *OTHERS[1:]], 1),
+        (OTHERS, 0),
+        ([*SHOWN[:2], *SHORTER[2:]], 2),
+    ],
+    ids=["landed later", "in part", "in part corrected", "an id used twice", "a list cut"],
+)
+def test_without_the_truth_of_every_list_the_oracle_s_figures_are_left_out(tmp_path, known, held):
+    """Nothing of a part of the lists stands beside a model's figures over all of them; these stay as they are."""
+    folder = folder_of(tmp_path / "p", [], [], SHOWN[:3])
+    plain = evaluate_rq2(folder, None, tmp_path / "plain")
+    found = evaluate_rq2(folder, None, tmp_path / "out", oracle=bundle_of(tmp_path / "bundle", known))
+    assert f"holds {held} of the 3 in-view lists" in found["left_out"].pop("share_of_signal")
+    assert found.pop("left_out") == {} and found == plain
+
+
+def test_the_oracle_says_list_by_list_what_it_holds(tmp_path):
+    """Beside a comparison of sets, on random lists of which some are renamed, reordered, cut or changed."""
+    rng = np.random.default_rng(0)
+    lists = [rng.permutation(12)[: rng.integers(0, 5)].tolist() for _ in range(300)]
+    rows = [impression(i, 1, [1] * len(a), [0.0] * len(a)) | {"articles": a} for i, a in enumerate(lists)]
+    oracle = Oracle.open(bundle_of(tmp_path, rows))
+    asked = rng.integers(0, 330, 200)
+    shown = [rng.permutation(12)[: rng.integers(0, 5)].tolist() for _ in asked]
+    shown = [lists[i][::-1] if i < 300 and rng.random() < 0.7 else other for i, other in zip(asked, shown, strict=True)]
+    expected = [i < 300 and sorted(lists[i]) == sorted(a) for i, a in zip(asked, shown, strict=True)]
+    offsets = np.concatenate([[0], np.cumsum([len(a) for a in shown])])
+    held = oracle.holds(asked, offsets, np.concatenate(shown).astype(np.int64))
+    assert held.tolist() == expected and 50 < sum(expected) < 180
+    none = np.zeros(0, dtype=np.int64)
+    assert oracle.holds(none, np.zeros(1, dtype=np.int64), none).tolist() == []
+
+
+def test_a_damaged_oracle_is_one_line(tmp_path):
+    folder = folder_of(tmp_path / "p", [], [], SHOWN[:3])
+    bundle = bundle_of(tmp_path / "bundle", SHOWN)
+    inview = (bundle / "oracle" / "inview.parquet").read_bytes()
+    cut = inview[:20] + bytes(len(inview) // 2 - 20) + inview[len(inview) // 2 :]
+    for name, damage in (("inview", b"poison"), ("inview", cut), ("readers", inview), ("articles", None)):
+        path = bundle / "oracle" / f"{name}.parquet"
+        sound = path.read_bytes()
+        path.unlink() if damage is None else path.write_bytes(damage)
+        with pytest.raises(DataError, match="write the bundle anew") as raised:
+            evaluate_rq2(folder, None, tmp_path / "out", oracle=bundle)
+        assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+        path.write_bytes(sound)
+    assert "oracle" in evaluate_rq2(folder, None, tmp_path / "out", oracle=bundle)
 
 
 def test_a_dataset_without_impressions_has_no_rq2(tmp_path):

@@ -85,7 +85,7 @@ def test_the_first_challenger_only_has_to_be_sound():
 def test_the_page_shows_the_verdict_and_escapes_names():
     segment = {"lists": 3, "readers": 2, "recall@20": paired(-0.2, -0.3, -0.1)}
     decision = {
-        "dataset": "simulated", "as_of": "2023-05-05", "split": "rolling", "model": "snert",
+        "dataset": "simulated", "as_of": "2023-05-05", "split": "rolling", "model": "snert", "synthetic_inview": "",
         "challenger": {"ref": "new", "manifest": "a" * 64}, "champion": {"ref": "old", "manifest": "b" * 64},
         **decide(GOOD, Rules()).to_json(),
         "figures": {rq: {} for rq in ("rq1", "rq2", "rq3")} | {"rq1": {"challenger": {}, "champion": {}, "paired": {}}},
@@ -98,3 +98,22 @@ def test_the_page_shows_the_verdict_and_escapes_names():
     assert "<script>" not in text and "&lt;script&gt;" in text
     assert 'class="down">-0.2000 [-0.3000, -0.1000]' in text
     assert "http" not in text
+
+
+def test_lists_that_nobody_was_shown_are_marked():
+    segment = {"lists": 3, "readers": 2, "recall@20": paired(0, 0, 0), "auc": paired(0, 0, 0)}
+    entry = {"value": 0.5, "low": 0.4, "high": 0.6}
+    side = {"in_view": {"auc": entry}}
+    made = replace(GOOD, synthetic="synthetic: uniform", paired={**GOOD.paired, "auc": paired(0.0, -0.2, 0.2)})
+    assert failed(made) == ["RQ2 AUC (synthetic)"]
+    decision = {
+        "dataset": "globo", "as_of": "2017-10-05", "split": "rolling", "model": "snert",
+        "synthetic_inview": made.synthetic, "champion": None, "challenger": {"ref": "new", "manifest": "a" * 64},
+        **decide(made, Rules()).to_json(),
+        "figures": {rq: {} for rq in ("rq1", "rq2", "rq3")} | {"rq2": {"challenger": side}},
+        "segments": {rq: {"category": {"sport": segment}} for rq in ("rq1", "rq2")},
+        "erank": {"challenger": {}}, "latency": {},
+    }  # fmt: skip
+    text = page(decision)
+    for marked in ("<td>RQ2 AUC (synthetic)</td>", "<th>Δ AUC (synthetic)</th>", "<th>Δ Recall@20</th>"):
+        assert marked in text

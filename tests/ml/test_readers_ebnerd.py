@@ -49,6 +49,11 @@ def reasons(table: pa.Table) -> Counter[tuple[str, str]]:
     return Counter(zip(table["table"].to_pylist(), table["reason"].to_pylist(), strict=True))
 
 
+def told(tables: DayTables) -> dict[tuple[str, str, str, str], int]:
+    """How many rows are remarked on, by table, reason, column and file."""
+    return {(r.table, r.reason, r.column, r.file): r.count for r in tables.remarks}
+
+
 def assert_conserved(tables: DayTables) -> None:
     """rows in = published + quarantined + exact duplicates, and the figures are those of the tables."""
     held_back = Counter(tables.quarantine["table"].to_pylist())
@@ -85,9 +90,12 @@ def test_days_and_clicks(tmp_path: Path) -> None:
         (1, 102, ms("2023-05-18 09:30:20") - 1, 2, 10, None, 2),
     ]
     assert days[D17].counts["clicks"] == {
-        "rows_in": 6, "published": 3, "quarantined": 0, "duplicates": 3, "negative_read_time": 0, "infinite": 0,
+        "rows_in": 6, "published": 3, "quarantined": 0, "duplicates": 3, "from_impressions": 0,
     }  # fmt: skip
-    assert days[D18].counts["clicks"]["negative_read_time"] == 1
+    assert told(days[D18]) == {
+        ("clicks", "value_out_of_range", "next_read_time", "train/behaviors.parquet"): 1,
+        ("clicks", "exact_copy", "", "validation/history.parquet"): 2,
+    }
     late = [row for row in days[D18].quarantine.to_pylist() if row["table"] == "clicks"]
     assert [row["reason"] for row in late] == ["outside_day"] * 2, "clicked half a minute into the next log day"
     assert not (tmp_path / "out" / "quarantine.parquet").exists()
@@ -206,7 +214,7 @@ def test_articles_off_their_day(tmp_path: Path) -> None:
     assert reasons(held_back) == {
         ("articles", "null_time"): 1, ("articles", "after_log_end"): 1, ("articles", "null_id"): 1,
     }  # fmt: skip
-    assert held_back["source"].to_pylist() == ["articles.parquet"] * 3
+    assert sorted(held_back["source"].to_pylist()) == [f"articles.parquet:{row}" for row in (4, 5, 7)]
 
 
 def test_of_articles_with_one_id_the_last_modified_is_kept(tmp_path: Path) -> None:

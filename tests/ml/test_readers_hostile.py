@@ -21,11 +21,12 @@ from ml.datasets import DATASETS
 from ml.errors import DataError
 from ml.readers import DayTables, canonical, files, reader, rules
 from ml.readers.cells import LIST_ITEMS, sound
+from ml.readers.rules import NUMBER
 from ml.readers.text import pieces
 from tests.fuzz import lies
 from tests.ml import bundles
 from tests.ml.bundles import GLOBO_COLUMNS, article, globo_click, history, impression, write_bundle, write_hour
-from tests.ml.test_readers_ebnerd import assert_conserved, reasons
+from tests.ml.test_readers_ebnerd import assert_conserved, reasons, told
 from tests.ml.test_readers_mind import write_mind
 from tests.ml.test_readers_own_log import click, write_log
 
@@ -102,7 +103,7 @@ def test_a_text_of_100_mb_is_held_back_and_cut(tmp_path: Path) -> None:
     del listed
     assert split_apart("ebnerd", root, tmp_path / "out") == "taken ['2023-05-18']"
     (row,) = held_back(tmp_path / "out")
-    assert (row["reason"], row["source"], row["content"]["article_id"]) == ("oversized_text", "articles.parquet", 6)
+    assert (row["reason"], row["source"], row["content"]["article_id"]) == ("oversized_text", "articles.parquet:2", 6)
     assert row["content"]["body"].endswith("... [cut, 104857600 bytes]")
     assert len(row["row"]) < 2_000
     tables = reader("ebnerd").tables(tmp_path / "out" / "2023-05-18", EBNERD, D18)
@@ -337,7 +338,7 @@ def test_infinite_and_negative_read_times_are_unknown(tmp_path: Path) -> None:
     rewrite(root / "train" / "behaviors.parquet", lambda t: put(t, "next_read_time", pa.array(values, pa.float64())))
     tables = split(root, tmp_path / "out")[D18]
     assert tables.clicks["read_time"].to_pylist() == [None, None, None, 3.5, None]
-    assert (tables.counts["clicks"]["infinite"], tables.counts["clicks"]["negative_read_time"]) == (2, 1)
+    assert told(tables) == {("clicks", "value_out_of_range", "next_read_time", "train/behaviors.parquet"): 4}
 
 
 def test_text_that_is_not_utf8_is_held_back(tmp_path: Path) -> None:
@@ -468,7 +469,7 @@ def test_names_of_any_bytes_give_one_line(tmp_path: Path) -> None:
     odd.write_text(f"{GLOBO_COLUMNS}\ny\n")
     reader("globo").split(root, GLOBO, tmp_path / "out")
     assert [r["source"] for r in held_back(tmp_path / "out")] == [
-        "clicks/clicks_hour_000.csv.gz", "clicks/clicks_hour_\\udcfe\\n1.csv",
+        "clicks/clicks_hour_000.csv.gz:3", "clicks/clicks_hour_\\udcfe\\n1.csv:2",
     ]  # fmt: skip
     odd.write_bytes(b"")
     with pytest.raises(DataError) as error:
@@ -479,7 +480,8 @@ def test_names_of_any_bytes_give_one_line(tmp_path: Path) -> None:
 # Text
 
 
-def cells(path: Path, **options: Any) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]]]:
+def cells(path: Path, **options: Any) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Rows and breaches, each with the number of its line at the end."""
     found = list(pieces(path, ("a", "b"), **options))
     rows: Iterator[Any] = (row for piece in found for row in piece.rows.rows())
     return list(rows), [row for piece in found for row in piece.bad.rows()]
@@ -491,9 +493,10 @@ def test_every_line_is_a_row_or_a_breach(tmp_path: Path) -> None:
         b'\xef\xbb\xbfb,extra,a\r\n1,2,3\r\n,x,\r\n1,2\r\n1,2,3,4\r\n\r\n"5",6,"7,8"\r\n1,"2,3\r\n\xff,1,2\r\n9,9,9'
     )
     rows, bad = cells(path)
-    assert rows == [("3", "1"), (None, None), ("7,8", "5"), ("9", "9")]
-    assert [reason for reason, _ in bad] == [
-        "wrong_number_of_fields", "wrong_number_of_fields", "wrong_number_of_fields", "unbalanced_quotes", "not_utf8",
+    assert rows == [("3", "1", 2), (None, None, 3), ("7,8", "5", 7), ("9", "9", 10)]
+    assert [(reason, line) for reason, _, line in bad] == [
+        ("wrong_number_of_fields", 4), ("wrong_number_of_fields", 5), ("wrong_number_of_fields", 6),
+        ("unbalanced_quotes", 8), ("not_utf8", 9),
     ]  # fmt: skip
     assert bad[-1][1] == "\\xff,1,2\r".removesuffix("\r") or bad[-1][1].startswith("\\xff,1,2")
 
@@ -508,4 +511,5 @@ def test_many_blocks_of_lines(tmp_path: Path, separator: str) -> None:
     rows = pl.concat([p.rows for p in found])
     assert rows["a"].to_list() == [str(i) for i in range(900_000)]
     assert rows["b"][-1] == str(899_999 % 7)
+    assert rows[NUMBER].to_list() == list(range(2, 900_002))
     assert sum(len(p.bad) for p in found) == 0

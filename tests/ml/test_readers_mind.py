@@ -16,6 +16,7 @@ from ml import schema
 from ml.datasets import DATASETS
 from ml.errors import DataError
 from ml.readers import DayTables, reader
+from ml.readers.codes import category_code
 from ml.readers.mind import ID_STEP
 from tests.ml.bundles import ms
 from tests.ml.test_readers_ebnerd import assert_conserved, columns, digests
@@ -90,8 +91,8 @@ def test_articles_appear_with_their_text(tmp_path: Path) -> None:
     days = split_and_read(small(tmp_path / "in"), tmp_path / "out")
     names = ("article_id", "published", "published_is_first_seen", "title", "subtitle", "category", "category_id")
     assert columns(days[D9].articles, *names) == [
-        (1, ms("2019-11-09 00:00"), True, "Title 1", 'Abstract, "quoted', "sports", 2),
-        (2, ms("2019-11-09 00:00"), True, "Title 2", 'Abstract, "quoted', "autos", 0),
+        (1, ms("2019-11-09 00:00"), True, "Title 1", 'Abstract, "quoted', "sports", category_code("sports")),
+        (2, ms("2019-11-09 00:00"), True, "Title 2", 'Abstract, "quoted', "autos", category_code("autos")),
         (3, ms("2019-11-09 00:00"), True, None, None, None, None),
         (4, ms("2019-11-09 23:59:59"), True, None, None, None, None),
     ]

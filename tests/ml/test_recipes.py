@@ -39,7 +39,7 @@ def test_every_recipe_survives_json(name: str) -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"'snert'.*snert_quick, snert_thesis"):
+    with pytest.raises(UsageError, match=r"'snert'.*snert_quick, snert_smoke, snert_thesis"):
         recipe("snert")
 
 

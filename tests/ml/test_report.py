@@ -13,6 +13,7 @@ from ml.models import model_spec
 from ml.predict import predict
 from ml.report import build_report, text_table
 from ml.report_tables import tables
+from ml.segment_tables import segment_text
 from tests.ml.worlds import end_ms, tiny_world
 
 MODELS = ("popular_15", "popular_15_paper_window", "random")
@@ -146,6 +147,38 @@ def test_the_artefact_of_globo_is_told(tmp_path):
     assert "exactly 30 s" in report["notes"][0] and "exactly 30 s" in (tmp_path / "report.html").read_text()
     assert "exactly 30 s" in " ".join(text_table(report).split())
     assert "RQ2" not in (tmp_path / "report.html").read_text().replace("RQ1 and RQ2", "")
+
+
+MADE = "synthetic: uniform among clicks of the last 60 min, 6 long, seed 1"
+
+
+def test_lists_that_nobody_was_shown_are_marked_in_every_table_and_drawing(measured, tmp_path):
+    figures = {"rq1": {"thesis": {"readers": {"new": {"lists": 2, "readers": 1, "recall@20": entry(0.5)}}}}}
+    figures |= {"rq2": {"readers": {"new": {"lists": 2, "readers": 1, "auc": entry(0.5)}}}, "rq3": {}}
+    segments = {"rq": "segments", "conventions": {}, "left_out": {}, "protocols": {"all": figures}, "span": {}}
+    label = {"synthetic_inview": MADE}
+    models = {n: m | {"rq2": m["rq2"] | label, "segments": segments | label} for n, m in measured.items()}
+    models["random"] |= {"curves": [point | {"auc": 0.5} for point in CURVES]}
+    report = build_report("globo", "2017-10-05", "rolling", models, out=tmp_path)
+    html, text = (tmp_path / "report.html").read_text(), text_table(report)
+    assert ">AUC (synthetic)</text>" in html and ">AUC</text>" not in html, "training curves"
+    assert '<th scope="row">random (synthetic)</th>' in html and "<th>AUC (synthetic)</th>" in html
+    assert "synthetic in-view lists</span>" in html and MADE in html
+    assert segment_text(report, "readers").splitlines()[0].rstrip().endswith("AUC (synthetic)")
+    shown = text.split("RQ2: ")[1].split("RQ3: ")[0]
+    rows = [line for line in shown.splitlines() if line.startswith(MODELS)]
+    assert len(rows) == len(MODELS) and all("(synthetic)" in row for row in rows)
+    assert "synthetic" not in text_table(report | {"synthetic_inview": "", "notes": []})
+
+
+def test_what_the_oracle_does_not_hold_is_left_out_with_the_reason(measured, tmp_path):
+    why = "the oracle holds 3 of the 9 in-view lists"
+    models = {n: m | {"rq2": m["rq2"] | {"left_out": {"share_of_signal": why}}} for n, m in measured.items()}
+    report = build_report("simulated", "2023-05-21", "rolling", models, out=tmp_path)
+    assert report["models"]["random"]["left_out"]["share_of_signal"] == why
+    assert f"Left out: Share of the oracle's signal: {why}." in text_table(report)
+    rq2 = (tmp_path / "report.html").read_text().split("<h2>RQ2")[1].split("<h2>RQ3")[0]
+    assert f"Share of the oracle&#39;s signal is left out: {why}." in rq2
 
 
 def test_text_from_outside_is_escaped(measured, tmp_path):

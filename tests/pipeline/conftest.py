@@ -1,6 +1,9 @@
-"""One full run on the tiny simulated log, shared by the tests of this folder, which only read it or copy it."""
+"""One full run on the tiny simulated log, shared by the tests of this folder, which only read it or copy it.
 
-import os
+Until the evaluation asks for it, the oracle is poison, and watched (`test_sealed_oracle` reads what was seen).
+"""
+
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,20 +13,17 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from resources.lake import Lake
+from tests.pipeline.seal import before_the_oracle, environment, poisoned, sealed_run, versions
+
+ASIDE = ("promotion", "drift", "decay", "dataset_analysis")
+"""Stages that the report does not need: made, and watched, in a copy."""
+
 
 def newsrec(home: Path, *arguments: str, code: int = 0) -> str:
     """Runs the command in its own process; gives standard output, or standard error of a refusal."""
-    environment = {
-        **os.environ,
-        "DAGSTER_HOME": str(home / "dagster"),
-        "NEWSREC_LAKE": str(home / "lake"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
-        "NEWSREC_DATASET": "simulated",
-        "NEWSREC_DATA_ROOT": str(home / "log"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    done = subprocess.run(command, env=environment(home), capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout if code == 0 else done.stderr
 
@@ -40,9 +40,13 @@ def dagster_home(folder: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """A folder with a tiny log, its lake and Dagster's home, after one full run."""
+    """A folder with a tiny log, its lake and Dagster's home, after one full run; `sealed.json` says what the first half
+    of it opened and made, and what the lake held after the second."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "dagster").mkdir()
     newsrec(folder, "simulate", "--out", str(folder / "log"), "--size", "tiny", "--seed", "3")
+    with poisoned(folder / "log" / "oracle", tmp_path_factory.mktemp("aside") / "oracle"):
+        seen = sealed_run(folder, [name for name in before_the_oracle() if name not in ASIDE])
     newsrec(folder, "run", "--json")
+    (folder / "sealed.json").write_text(json.dumps(seen | {"after": versions(Lake(folder / "lake"))}))
     return folder

@@ -1,8 +1,10 @@
-"""Ingestion and features of the bundle ROOT into the lake LAKE, in a process that watches itself.
+"""All that is made of a log before an evaluation may ask for the oracle, in a process that watches itself.
 
-Run as `python -m tests.pipeline.sealed_run ROOT LAKE`; prints, as a JSON list, the files below ROOT that Python
-opened (audit event `open`; native readers pass it by, so the test watches the folder as well). Belongs here: what
-leaves the sealed oracle alone. Does not belong here: what is expected (`test_sealed_oracle`).
+Run as `python -m tests.pipeline.sealed_run STAGE ...` with the environment of the command line; makes these stages as
+of the last day that can be tested, for every model, with all that they need. Prints JSON: `opened`, the files below the
+data root that Python opened (audit event `open`; native readers pass it by, so `tests.pipeline.seal` watches the folder
+as well), and `made`, the manifest of every partition in the lake. Does not belong here: what is expected
+(`test_sealed_oracle`).
 """
 
 import json
@@ -11,10 +13,8 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-OPENED: list[str] = []
-ROOT, LAKE = (Path(p).absolute() for p in sys.argv[1:3])
-TABLES = ("articles", "clicks", "impressions")
-FEATURES = ("interactions", "article_features", "popularity_tensor")
+OPENED: set[str] = set()
+ROOT = Path(os.environ["NEWSREC_DATA_ROOT"]).absolute()
 
 
 def watch(event: str, arguments: tuple[object, ...]) -> None:
@@ -22,43 +22,33 @@ def watch(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
         path = Path(os.fsdecode(arguments[0])).absolute()
         if path.is_relative_to(ROOT):
-            OPENED.append(str(path))
+            OPENED.add(path.relative_to(ROOT).as_posix())
 
 
-def main() -> None:
-    """Readers, cut and tables by themselves, then a planned run; with `--open-the-oracle` only what evaluation does."""
+def main(stages: list[str]) -> None:
+    """Materialises `stages`."""
     import dagster as dg
 
+    from assets.build import models_of
     from assets.graph import BY_NAME
     from ml.datasets import dataset
-    from ml.readers import reader
-    from pipeline.run import execute
-    from resources.bindings import RunSettings, ToolBox
-    from resources.source import DatasetSource
+    from pipeline.run import as_of_day, execute
+    from resources.bindings import ToolBox, default_settings
+    from tests.pipeline.seal import versions
 
-    simulated = dataset("simulated")
-    if "--open-the-oracle" in sys.argv:
-        DatasetSource(LAKE / "lake", {simulated.name: ROOT}).oracle_digest(simulated)
-        return
-    days = reader(simulated.reader).split(ROOT, simulated, LAKE / "cut")
-    for day in days:
-        reader(simulated.reader).tables(LAKE / "cut" / str(day), simulated, day)
-    tools = ToolBox(
-        lake=str(LAKE / "lake"),
-        dataset="simulated",
-        data_root=str(ROOT),
-        tracking_uri=f"sqlite:///{LAKE / 'mlflow.db'}",
-        device="cpu",
-    )
-    asof = days[-1] + timedelta(days=1)
-    goals = [(BY_NAME[name], days[-1], None) for name in TABLES]
-    goals += [(BY_NAME[name], asof, None) for name in FEATURES]
-    goals.append((BY_NAME["session_splits"], days[-2], None))
+    simulated, settings, toolbox = dataset("simulated"), default_settings(), ToolBox()
+    day = as_of_day(simulated, settings, toolbox, None)
+    chosen = [BY_NAME[name] for name in stages]
+    goals = [
+        (s, day - timedelta(days=1) if s.daily else day, model)
+        for s in chosen
+        for model in models_of(s, settings.models)
+    ]
     with dg.DagsterInstance.get():
-        execute(simulated, RunSettings(), tools, goals, lambda _: None)
+        execute(simulated, settings, toolbox, goals, lambda line: print(line, file=sys.stderr))
+    print(json.dumps({"opened": sorted(OPENED), "made": versions(toolbox.tools().lake)}))
 
 
 if __name__ == "__main__":
     sys.addaudithook(watch)
-    main()
-    print(json.dumps(sorted(set(OPENED))))
+    main(sys.argv[1:])

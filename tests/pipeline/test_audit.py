@@ -11,11 +11,15 @@ import pytest
 from pipeline.audit import verify_bundle
 from pipeline.audit.bench import synthetic_graph
 from pipeline.audit.diff import diff
+from pipeline.audit.diff import render as diff_text
 from pipeline.audit.replay import first_difference
+from pipeline.audit.replay import render as replay_text
+from pipeline.audit.replay_reports import differing
 from pipeline.audit.sign import new_key
+from pipeline.audit.text import tree
 from resources.lake import Lake, Ref
 from resources.lineage.archive import SIGNATURE
-from resources.lineage.metric import Address
+from resources.lineage.metric import ADDRESSED, Address, lineage, numbers
 from resources.lineage.page import page
 from resources.lineage.payload import payload
 from tests.resources.lineage_help import DATASET, DAY, PARTITION, every_file, flip, publish, small_lake
@@ -92,6 +96,11 @@ def test_verify_says_what_it_read_and_that_no_store_was_there(sealed):
     answer = json.loads(audit(sealed, "verify", METRIC, "--json"))
     assert answer["ok"] and answer["files"] == 9 and answer["counts"]["intact"] == 9
     assert answer["anchors"]["mlflow"] == answer["anchors"]["dagster"] == "no store"
+    assert answer["reports"][0]["agree"] == 1, "of the evaluation that is in the graph"
+    whole = json.loads(audit(sealed, "verify", "--json"))
+    assert [(r["ref"], r["state"], r["agree"]) for r in whole["reports"]] == [
+        (f"{DATASET}/evaluation_report/{PARTITION}", "intact", 4)
+    ]
     assert "everything is as it was published" in audit(sealed, "verify", "--all")
 
 
@@ -114,6 +123,9 @@ def test_verify_fails_on_a_flipped_bit_and_names_the_file(root):
         (("verify", "--all", "--key", "x"), "--key is for one report"),
         (("verify", "--key", "/nowhere"), "no public key"),
         (("replay", METRIC, "--from", "magic"), "use predictions"),
+        (("replay", METRIC, "--all"), "--all replays every report"),
+        (("replay", "--all", "--as-of", DAY), "--all replays every report"),
+        (("replay", "--all", "--dataset", "globo"), "no report of globo"),
         (("sign", "--key", "/nowhere"), "no private key"),
         (("reconcile", "--dataset", "globo"), "no report"),
     ],
@@ -224,6 +236,40 @@ def test_diff_names_what_differs_and_nothing_else(tmp_path):
     assert f"{DATASET}/raw_parquet/2023-05-16" in changed and f"{DATASET}/interactions/{DAY}" in changed
     text = audit(root, "diff", f"{DAY}.rolling#{first}/{METRIC}", METRIC)
     assert "seed    checkpoint/snert: seed: 3 -> 4" in text and "B - A = 0.25" in text
+
+
+def test_of_a_whole_report_the_numbers_that_come_out_otherwise_are_named(tmp_path):
+    lake, other = small_lake(tmp_path / "lake"), small_lake(tmp_path / "other", recall=0.75)
+    report = json.loads(lake.require(Ref(DATASET, "evaluation_report", PARTITION)).file("report.json").read_text())
+    address = Address(DATASET, DAY, "rolling", "snert", "rq1")
+    found = list(differing(other.require, address, numbers(report, ADDRESSED)))
+    assert {(d["model"], d["metric"]) for d in found} == {
+        (model, "rq1.thesis.recall@20") for model in ("snert", "popular_15")
+    }
+    assert found[0]["difference"].startswith("decimal 1: 0.5 became 0.75")
+    assert list(differing(lake.require, address, numbers(report, ADDRESSED))) == []
+
+
+def test_a_report_that_cannot_be_replayed_says_why_and_fails(sealed):
+    text = audit(sealed, "replay", code=1)
+    assert "not replayed" in text and "0 of 4 numbers identical" in text
+
+
+def test_numbers_of_lists_that_nobody_was_shown_are_marked(tmp_path):
+    made = "synthetic: uniform"
+    lake = small_lake(tmp_path / "lake", made=made)
+    shown, other = (Address.parse(f"{DATASET}/{DAY}.rolling/snert:{m}") for m in ("rq2.auc", METRIC))
+    for address, mark in ((shown, " (synthetic)"), (other, "")):
+        number, graph = lineage(lake.root, address)
+        assert number.synthetic == (made if mark else "")
+        data = payload(graph, "a title", number)
+        assert tree(data).startswith(f"{address.metric}{mark} = 0.")
+        assert data["number"].get("synthetic_inview", "") == number.synthetic
+    found = diff(lake.root, other, shown)
+    assert diff_text(found).splitlines()[:2] == [f"A  {other} = 0.5", f"B  {shown} (synthetic) = 0.75"]
+    answer = {"stages": [], "notes": [], "stored": 0.75, "replayed": 0.75, "identical": True, "level": "raw"}
+    assert f"{shown} (synthetic) = 0.75" in replay_text(answer | {"address": str(shown), "synthetic_inview": made})
+    assert f"{shown} = 0.75" in replay_text(answer | {"address": str(shown)})
 
 
 @pytest.mark.parametrize(

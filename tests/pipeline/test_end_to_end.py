@@ -1,16 +1,19 @@
 """The whole graph on the tiny simulated log, through the command line, with a lake of its own."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ml.segments import DIMENSIONS
 from resources.bindings import DEFAULT_MODELS
 from resources.lake import Lake, Ref
+from resources.lineage.metric import ADDRESSED, numbers
 from tests.pipeline.conftest import newsrec
 
 
@@ -171,11 +174,23 @@ def test_the_audit_finds_a_real_lake_in_order_and_both_stores_agree(home):
     assert leaks["ok"] and leaks["findings"] == [] and leaks["looked_at"]["targets"] > 1000
 
 
-@pytest.mark.parametrize("metric", ["rq1.in_session.recall@20", "rq2.auc", "rq3.ild", "segments.rq2.device.1.auc"])
-def test_numbers_come_out_again_from_stored_predictions(home, metric):
-    answer = json.loads(newsrec(home, "audit", "replay", metric, "--json"))
+def test_a_number_comes_out_again_from_stored_predictions(home):
+    answer = json.loads(newsrec(home, "audit", "replay", "rq2.auc", "--json"))
     assert answer["identical"] and answer["notes"] == []
     assert [s["same"] for s in answer["stages"]] == [True] * len(answer["stages"])
+
+
+def test_every_number_of_every_report_comes_out_again(home):
+    lake = Lake(home / "lake")
+    (partition,) = lake.partitions("simulated", "evaluation_report")
+    report = json.loads(lake.require(Ref("simulated", "evaluation_report", partition)).file("report.json").read_text())
+    wanted = len(numbers(report, ADDRESSED))
+    assert wanted > 1000 * len(DEFAULT_MODELS), "segments, too"
+    answer = json.loads(newsrec(home, "audit", "replay", "--all", "--json"))
+    assert answer["ok"] and answer["numbers"] == answer["identical"] == wanted
+    (one,) = answer["reports"]
+    assert one["notes"] == [] and {s["same"] for s in one["stages"]} == {True}
+    assert len(one["stages"]) == 4 * len(DEFAULT_MODELS)
 
 
 def test_a_number_comes_out_again_from_the_stored_checkpoint(home):
@@ -189,6 +204,29 @@ def test_a_number_comes_out_again_from_the_raw_files(home):
     answer = json.loads(newsrec(home, "audit", "replay", "rq1.thesis.recall@20", "--from", "raw", "--json"))
     assert answer["identical"] and all(s["same"] for s in answer["stages"])
     assert {s["ref"].split("/")[1] for s in answer["stages"]} >= {"raw_parquet", "checkpoint", "article_embeddings"}
+
+
+@pytest.mark.slow
+def test_a_day_that_landed_is_evaluated_without_the_oracle(home, tmp_path):
+    """The default as-of day becomes the landed one, of which the bundle's oracle knows nothing."""
+    for name in ("dagster", "lake", "log"):
+        shutil.copytree(home / name, tmp_path / name, copy_function=shutil.copy2)
+    shutil.copy2(home / "mlflow.db", tmp_path / "mlflow.db")
+    shown = pl.read_parquet(home / "log" / "validation" / "behaviors.parquet")
+    last = shown.filter(pl.col("impression_time") >= pl.col("impression_time").max().dt.offset_by("-23h"))
+    later = last.with_columns(pl.col("impression_time").dt.offset_by("1d"), pl.col("impression_id") + 1_000_000)
+    (tmp_path / "drop").mkdir()
+    later.write_parquet(tmp_path / "drop" / "behaviors.parquet")
+    newsrec(tmp_path, "land", str(tmp_path / "drop"), "--day", "2023-05-06")
+    report = json.loads(newsrec(tmp_path, "run", "--models", "popular_15,random", "--json"))
+    assert report["as_of"] == "2023-05-06"
+    for model in report["models"].values():
+        assert model["rq2"]["auc"]["n"] > 100 and "share_of_signal" not in model["rq2"] and "oracle" not in model
+        assert model["left_out"]["share_of_signal"].startswith("the oracle holds 0 of the ")
+    assert "Left out: Share of the oracle's signal: the oracle holds 0 of" in newsrec(tmp_path, "metrics")
+    before = json.loads(newsrec(tmp_path, "run", "--as-of", "2023-05-05", "--models", "popular_15,random", "--json"))
+    assert all("oracle" in model and "left_out" not in model for model in before["models"].values())
+    newsrec(tmp_path, "simulate", "--out", str(tmp_path / "log"), "--size", "tiny", "--seed", "3")
 
 
 def test_every_report_has_its_cards(home):

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
 from assets.graph import BY_NAME
 from ml.errors import DataError, UsageError
@@ -15,8 +16,10 @@ from pipeline.plan import Node, Plan
 from pipeline.steps import plain_failures
 from resources.bindings import RunSettings, ToolBox
 from resources.lake import Ref
+from resources.running import at_work
 from tests.pipeline.conftest import dagster_home
 from tests.pipeline.test_deliveries import CUT, FIRST, SIMULATED, Home
+from tests.pipeline.test_left_open import leave
 
 SETTINGS = RunSettings(models=["snert", "popular_15"])
 
@@ -96,6 +99,17 @@ def test_the_schedule_skips_with_the_reason_and_runs_when_a_drop_waits(home, mon
     assert len(said.run_requests) == 1 and str(CUT[0]) in said.run_requests[0].tags["newsrec/why"]
 
 
+def test_a_night_whose_process_is_gone_does_not_keep_the_next_one_away(home):
+    root = home.tools.lake.root
+    run = create_run_for_test(home.instance, job_name="simulated_nightly", status=dg.DagsterRunStatus.STARTED)
+    with at_work(root, run.run_id):
+        assert "still at work" in tick(home).skip_message
+        assert not home.instance.get_run_by_id(run.run_id).is_finished
+    leave(root, run.run_id)
+    assert "still at work" not in (tick(home).skip_message or "")
+    assert home.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+
+
 def deliver(home: Home, day: date) -> None:
     """The day's files in its landing folder, with an empty marker."""
     folder = home.root / "landing" / str(day)
@@ -166,6 +180,24 @@ def test_a_wrong_setting_is_refused_in_one_line(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     with pytest.raises(UsageError, match=variable):
         nightly_schedule("simulated", nightly_job("simulated"))
+
+
+@pytest.mark.parametrize("value", ["0", "often", "-5", "1.5"])
+def test_a_landing_interval_that_means_nothing_is_refused(monkeypatch, value):
+    monkeypatch.setenv("NEWSREC_LANDING_SECONDS", value)
+    with pytest.raises(UsageError, match="NEWSREC_LANDING_SECONDS"):
+        landing_sensor.landing_sensor("simulated", landing_sensor.landing_job("simulated"))
+
+
+def test_how_often_the_landing_folder_is_looked_at_is_configurable(monkeypatch):
+    def interval():
+        return landing_sensor.landing_sensor(
+            "simulated", landing_sensor.landing_job("simulated")
+        ).minimum_interval_seconds
+
+    assert interval() == 30
+    monkeypatch.setenv("NEWSREC_LANDING_SECONDS", "5")
+    assert interval() == 5
 
 
 def test_hour_and_zone_are_configurable(monkeypatch):

@@ -19,10 +19,15 @@ def test_a_preset_with_its_report(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"regional, tiny, seed 5, model version {VERSION}"
-    assert {line.split()[0] for line in lines[2:]} >= {"gini_15_min", "front_page_share", "oracle_inview_auc"}
+    assert {line.split()[0] for line in lines[2:] if line} >= {"gini_15_min", "front_page_share", "oracle_inview_auc"}
     again = simulate(*arguments)
-    assert "already there" in again.stderr
+    assert "already there, nothing to do" in again.stderr
     assert again.stdout == done.stdout
+    other = ("--out", out, "--size", "tiny", "--seed", "6")
+    refused = simulate(*other)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "--replace" in refused.stderr
+    done = simulate(*other, "--replace")
+    assert done.returncode == 0 and done.stderr.endswith("written\n")
 
 
 def test_an_unknown_preset_is_one_line(tmp_path: Path) -> None:

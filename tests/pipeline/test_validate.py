@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import mlflow
@@ -13,7 +14,8 @@ import pytest
 
 from ml import simulator
 from ml.errors import DataError, UsageError
-from pipeline.validate import dataset_of
+from pipeline.validate import dataset_of, report_on
+from pipeline.validate_text import render
 from resources.lake import Lake, Ref
 from tests.ml import bundles
 from tests.ml.bundles import globo_click, write_hour
@@ -84,6 +86,85 @@ def test_exit_codes_and_report(tmp_path):
     assert not (tmp_path / "lake").exists()
 
 
+def said_of(root: Path) -> str:
+    return render(report_on(root, None, lambda _: None))
+
+
+def test_the_report_reads_as_it_should(tmp_path):
+    rows = [click(1, 10, "2023-05-01 08:00"), click(-1, 10, "2023-05-01 08:00"), click(1, 10, "2023-05-01 08:00")]
+    log = write_log(tmp_path, clicks=rows, impression=[{"user_id": 1}])
+    (log / "readme.txt").write_text("")
+    assert (
+        said_of(log)
+        == f"""\
+{log}: paper, 1 file read, 1 day from 2023-05-01 to 2023-05-01
+
+file            rows in  in days  quarantined  exact copies
+clicks.parquet        3        3            0             0
+
+table        rows in  published  quarantined  exact copies
+articles           0          0            0             0
+clicks             3          1            1             1
+impressions        0          0            0             0
+  articles: 1 more articles have no row and are known by their appearance alone
+
+errors, 2 kinds
+  misnamed
+    impression.parquet: it is not read: is impressions.parquet meant? Rename, convert or move it; if it is no part of \
+the log, move it away
+  negative_id (clicks): ids are whole numbers from 0 up
+    clicks.parquet, column ids: 1
+      row 2: {{"user_id": -1, "article_id": 10, "time": 1682928000000}}
+
+warnings, 1 kind
+  duplicate_clicks (clicks): exact copies are dropped
+    clicks.parquet: 1
+      row 3: {{"article_id": 10, "time": "2023-05-01T08:00:00.000Z"}}
+
+not read
+  readme.txt
+
+the contract is broken: see the errors"""
+    )
+
+
+def test_of_many_broken_files_some_are_shown_and_all_are_counted(tmp_path):
+    start = "2017-10-01 03:00"
+    for hour in range(60):
+        write_hour(tmp_path, hour, [globo_click(hour, hour, start, 50, start), f"bad line {hour}"])
+    for hour in range(60, 100):
+        write_hour(tmp_path, hour, [], header="user_id,session_id")
+    for hour in range(100, 150):
+        write_hour(tmp_path, hour, []).write_bytes(b"\x1f\x8b broken")
+    (tmp_path / "more").mkdir()
+    for hour in range(40):
+        (tmp_path / f"file {hour:02d}").write_text("")
+    report = report_on(tmp_path, None, lambda _: None)
+    counts = Counter(b.kind for b in report.breaches if b.severity == "error")
+    assert counts == {"wrong_number_of_fields": 60, "missing_column": 400, "unreadable_file": 50}
+    assert report.tables["clicks"] == {"rows_in": 120, "published": 60, "quarantined": 60, "duplicates": 0}
+    text = render(report)
+    kinds = re.split(r"\n  (?=\w+(?: \(|, ))", text.split("errors, 3 kinds")[1].split("\nnot read")[0])[1:]
+    assert len(kinds) == 3 and all(25 <= len(kind.splitlines()) <= 31 for kind in kinds)
+    assert all(re.search(r"and \d+ more, \d+ in all", kind) for kind in kinds)
+    assert "wrong_number_of_fields (clicks), 60 in all" in text and "missing_column, 400 in all" in text
+    assert ", columns session_start, session_size, click_article_id" in text
+    assert "\n40 other files " in text and "\n  and 21 more\n" in text
+    assert len(text.splitlines()) < 170
+
+
+def test_a_folder_of_no_layout_is_told_what_it_almost_is(tmp_path):
+    (tmp_path / "MINDsmall_train").mkdir()
+    (tmp_path / "MINDsmall_train" / "behaviors.tsv").write_text("")
+    with pytest.raises(UsageError, match=r"MINDsmall_train/ is almost train/ of mind\)"):
+        dataset_of(tmp_path, None)
+    (tmp_path / "MINDsmall_train").rename(tmp_path / "whatever")
+    (tmp_path / "click.parquet").write_bytes(b"")
+    (tmp_path / "whatever" / "behaviors.tsv").unlink()
+    with pytest.raises(UsageError, match=r"click.parquet is almost clicks.parquet of own"):
+        dataset_of(tmp_path, None)
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A folder with the `clicks.csv` of simulated readers."""
@@ -113,7 +194,7 @@ def test_the_readme_example_makes_a_log_that_keeps_the_contract(home):
     done = shell(home, lines.split(LAST)[0])
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     rows = len((home / "clicks.csv").read_text().splitlines()) - 1
-    assert f"clicks: {rows:,} rows in, {rows:,} published" in done.stdout
+    assert re.search(rf"\nclicks +{rows:,} +{rows:,} +0 +0\n", done.stdout), done.stdout
 
 
 @pytest.mark.slow
@@ -154,7 +235,14 @@ def test_the_readme_example_ends_in_rq1_tables_and_lists_can_be_synthesised(home
         [e.experiment_id for e in client.search_experiments()],
         filter_string=f"tags.`newsrec.synthetic_inview` = '{made}'",
     )
-    assert {r.data.tags["newsrec.ref"].split("/")[1] for r in runs} >= {"evaluation_rq2", "evaluation_report"}
+    labelled = {r.data.tags["newsrec.ref"].split("/")[1] for r in runs}
+    assert labelled == {f"evaluation_{n}" for n in ("rq2", "segments", "report")} | {"impressions", "predictions"}
+    hours = shell(home, "newsrec metrics --dataset mypaper --segments hour").stdout
+    assert "AUC (synthetic)" in hours and "Recall@20, thesis " in hours
+    told = shell(home, "newsrec analyse --dataset mypaper --data-root data/mypaper").stdout
+    assert "articles in view, median (synthetic)" in told and made in told
+    told = shell(home, "newsrec audit show rq2.auc --dataset mypaper --model random").stdout
+    assert told.startswith("rq2.auc (synthetic) = 0.")
 
     for known in (
         "newsrec analyse --dataset mypaper --data-root data/mypaper --json",

@@ -30,8 +30,9 @@ def publish(lake: Lake, ref: Ref, files: dict[str, str], inputs: list[Version], 
         return lake.publish(staged, named, key, recipe, {"ml.x": "c"}, rows, [check], record)
 
 
-def small_lake(root: Path, recall: float = 0.5, seed: int = 3, clicks: str = "day") -> Lake:
-    """raw_parquet and clicks of two days, interactions, checkpoint, predictions, evaluations and report."""
+def small_lake(root: Path, recall: float = 0.5, seed: int = 3, clicks: str = "day", made: str = "") -> Lake:
+    """raw_parquet and clicks of two days, interactions, checkpoint, predictions, evaluations and report; `made`: how
+    its in-view lists were made, where nobody was shown them."""
     lake = Lake(root)
     days = ["2023-05-16", "2023-05-17"]
     raw = [
@@ -60,14 +61,16 @@ def small_lake(root: Path, recall: float = 0.5, seed: int = 3, clicks: str = "da
         )
         entry: dict[str, Any] = {"manifest": {}}
         for question, protocols in (("rq1", rq1), ("rq2", RQ2)):
-            text = json.dumps({"rq": question, "protocols": protocols, "model": name, "of": clicks})
+            beside = {"dataset": DATASET, "conventions": {}, "paired": {}, "counts": {}, "span": {}}
+            text = json.dumps({"rq": question, "protocols": protocols, "model": name, "of": clicks, **beside})
             ref = Ref(DATASET, f"evaluation_{question}", PARTITION, name)
             version = publish(lake, ref, {"metrics.json": text}, [lists], recipe={})
             evaluations.append(version)
             entry[question] = protocols if question == "rq1" else protocols["in_view"]
             entry["manifest"][question] = version.manifest_digest
         models[name] = entry
-    report = {"dataset": DATASET, "as_of": DAY, "split": "rolling", "models": models}
+    about = {"dataset": DATASET, "as_of": DAY, "split": "rolling", "baseline": "popular_15", "synthetic_inview": made}
+    report = {**about, "models": models, "published": {}, "conventions": {}, "notes": []}
     publish(lake, Ref(DATASET, "evaluation_report", PARTITION), {"report.json": json.dumps(report)}, evaluations)
     return lake
 

@@ -24,15 +24,16 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path / "lake")
 
 
+CHECKS = [{"name": "n", "passed": True, "blocking": True, "count_bad": 0, "examples": [], "description": "d"}]
+
+
 def test_what_was_published_is_current(lake: Lake) -> None:
     assert lake.current(REF) is None
     with lake.staging(REF) as staged:
         (staged.path / "b").mkdir()
         (staged.path / "b" / "two.txt").write_text("2")
         (staged.path / "one.txt").write_text("1")
-        made = lake.publish(
-            staged, {}, "key", {"x": 1}, {"ml": "c"}, {"one.txt": 1}, [{"name": "n"}], {"device": "cpu"}
-        )
+        made = lake.publish(staged, {}, "key", {"x": 1}, {"ml": "c"}, {"one.txt": 1}, CHECKS, {"device": "cpu"})
     found = lake.require(REF)
     assert found == made
     assert found.path == lake.root / "simulated/clicks/2023-05-18" / found.content[:16]
@@ -40,7 +41,7 @@ def test_what_was_published_is_current(lake: Lake) -> None:
     assert [p.name for p in found.files()] == ["two.txt", "one.txt"]
     assert [p.name for p in found.files("one*")] == ["one.txt"]
     assert found.rows == {"one.txt": 1}
-    assert found.manifest["checks"] == [{"name": "n"}]
+    assert found.manifest["checks"] == CHECKS
     assert lake.verify(found) == []
     assert lake.partitions("simulated", "clicks") == ["2023-05-18"]
     with pytest.raises(LakeError, match=r"no file 'three\.txt'"):

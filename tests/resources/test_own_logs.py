@@ -36,7 +36,7 @@ def test_by_name_or_as_own_and_later_from_the_lake(log, tmp_path):
         dataset("paper")
     assert learn("paper", None, lake) == known == dataset("paper")
     (lake / ".logs" / "paper.json").write_text("{")
-    with pytest.raises(LakeError, match="is damaged"):
+    with pytest.raises(LakeError, match=r"paper\.json has another form .*remove it"):
         learn("paper", None, lake)
 
 

@@ -1,13 +1,14 @@
 """What a parquet file claims, held against its own pages before anything is decompressed.
 
 Belongs here: walking over page headers, limits on what a file may expand to, how many rows fit in memory. Does not
-belong here: decoding values (`ml.readers.files`).
+belong here: decoding values (`ml.readers.files` of source logs, `ml.parquet` of the lake).
 
 A footer is a claim. Readers trust its row counts, so one that claims too few rows loses the others without a word, and
 one that claims too many, or too large pages, asks for memory that no honest file needs. Format: Apache Parquet, with
 page headers in Thrift's compact protocol.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -44,30 +45,70 @@ class Page:
     header: int
 
 
-def checked_rows(file: pq.ParquetFile, path: Path, most: int) -> int:
+def checked_rows(file: pq.ParquetFile, path: Path, most: int, values: int | None = None) -> int:
     """Rows, at most `most`, of which a batch takes about `BATCH_BYTES`. Raises ValueError, with the breach in one
-    line, when footer and pages disagree or the file would expand beyond all measure."""
-    metadata = file.metadata
+    line, when footer and pages disagree or a column holds more than `values` (default: by EXPANSION)."""
     size = path.stat().st_size
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    if metadata.num_rows < 0 or metadata.num_rows != sum(g.num_rows for g in groups):
-        raise ValueError(f"its footer claims {metadata.num_rows} rows, its row groups hold another number")
+    values = _FLOOR + EXPANSION * size if values is None else values
     widest = 1.0
     with path.open("rb") as stream:
-        for group in groups:
+        for group in _groups(file):
             width = 0.0
             for i in range(group.num_columns):
-                width += _chunk_width(stream, group, i, metadata.schema.column(i).max_repetition_level, size)
+                repetition = file.metadata.schema.column(i).max_repetition_level
+                width += _chunk_width(stream, group, i, repetition, size, values)
             widest = max(widest, width)
     return max(1, min(most, int(BATCH_BYTES / widest)))
 
 
-def _chunk_width(stream: BufferedReader, group: Any, index: int, repetition: int, size: int) -> float:
+def decoded_bytes(file: pq.ParquetFile, path: Path, columns: Collection[str] | None, most: int) -> int:
+    """Bytes that `columns` (all: None) take in memory, each text counted as the code of a dictionary and every page of
+    texts once. Raises ValueError, in one line, when footer and pages disagree or they take more than `most`."""
+    size, total = path.stat().st_size, 0
+    with path.open("rb") as stream:
+        for group in _groups(file):
+            for i in range(group.num_columns):
+                chunk, leaf = group.column(i), file.metadata.schema.column(i)
+                if columns is not None and leaf.path.split(".")[0] not in columns:
+                    continue
+                pages = _sound_pages(stream, chunk, group.num_rows, leaf.max_repetition_level, size, most)
+                width = _WIDTH.get(chunk.physical_type)
+                total += chunk.num_values * (width or 4) + group.num_rows * 8 * (leaf.max_repetition_level > 0)
+                total += sum(p.uncompressed for p in pages) if width is None else 0
+                if total > most:
+                    raise ValueError(f"it expands to more than {most >> 20} MiB")
+    return total
+
+
+def _groups(file: pq.ParquetFile) -> list[Any]:
+    """The row groups, whose rows are those of the file."""
+    metadata = file.metadata
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    if metadata.num_rows < 0 or metadata.num_rows != sum(g.num_rows for g in groups):
+        raise ValueError(f"its footer claims {metadata.num_rows} rows, its row groups hold another number")
+    return groups
+
+
+def _chunk_width(stream: BufferedReader, group: Any, index: int, repetition: int, size: int, most: int) -> float:
     """Decoded bytes a row of one column chunk, from its checked pages."""
-    chunk = group.column(index)
-    name, rows = chunk.path_in_schema, group.num_rows
+    chunk, rows = group.column(index), group.num_rows
+    pages = _sound_pages(stream, chunk, rows, repetition, size, most)
+    data = [p for p in pages if p.kind in (_DATA, _DATA_V2)]
+    values = chunk.num_values
+    if not rows:
+        return 0.0
+    fixed = _WIDTH.get(chunk.physical_type)
+    if fixed is not None:
+        return values * (fixed + 2) / rows
+    dense = max((p.uncompressed / p.values for p in data if p.values), default=0.0)
+    return (dense + 8) * values / rows
+
+
+def _sound_pages(stream: BufferedReader, chunk: Any, rows: int, repetition: int, size: int, most: int) -> list[Page]:
+    """The page headers of a column chunk of `rows` rows: they hold what the footer claims, at most `most` values."""
+    name = chunk.path_in_schema
     for what, number in (("rows", rows), ("values", chunk.num_values)):
-        if number < 0 or number > _FLOOR + EXPANSION * size:
+        if number < 0 or number > most:
             raise ValueError(f"column {name} claims {number} {what} in a file of {size} bytes")
     pages = _pages(stream, chunk, size)
     data = [p for p in pages if p.kind in (_DATA, _DATA_V2)]
@@ -78,15 +119,9 @@ def _chunk_width(stream: BufferedReader, group: Any, index: int, repetition: int
     if len(said) == len(data) and sum(said) != rows and repetition > 0 and data:
         raise ValueError(f"column {name} claims {rows} rows, its pages hold {sum(said)}")
     for page in data:
-        if page.values > _FLOOR + EXPANSION * size:
+        if page.values > most:
             raise ValueError(f"column {name} claims a page of {page.values} values in a file of {size} bytes")
-    if not rows:
-        return 0.0
-    fixed = _WIDTH.get(chunk.physical_type)
-    if fixed is not None:
-        return values * (fixed + 2) / rows
-    dense = max((p.uncompressed / p.values for p in data if p.values), default=0.0)
-    return (dense + 8) * values / rows
+    return pages
 
 
 def _pages(stream: BufferedReader, chunk: Any, size: int) -> list[Page]:
