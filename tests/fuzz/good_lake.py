@@ -13,6 +13,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
+import torch
 
 from ml import schema
 from ml.asof import AsOf
@@ -167,7 +168,10 @@ def _checkpoint(lake: Lake, world: World, home: Path, made: dict[str, Version]) 
         states_key="key",
         states_every=2,
     )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     train(spec)
+    torch.set_num_threads(threads)
     inputs = ("session_splits", "interactions", "article_features", "popularity_tensor", "article_embeddings")
     made["checkpoint"] = publish(lake, Ref(NAME, "checkpoint", SPLIT, "snert"), spec.out, [made[i] for i in inputs])
     return spec
