@@ -137,7 +137,8 @@ def _version(folder: Path) -> Contents:
 
 
 def is_unit(name: str) -> bool:
-    """Whether something that is given and taken is called so: a partition, or one of the books. Never what leads out."""
+    """Whether something that is given and taken is called so: a partition, or one of the books. Never what leads
+    out."""
     parts = name.split("/")
     if not all(_PART.fullmatch(part) for part in parts):
         return False

@@ -19,6 +19,7 @@ from ml import schema
 from ml.asof import AsOf
 from ml.clock import MS_PER_DAY, DayClock
 from ml.datasets import OWN, Dataset
+from ml.decay import AtAge, decay
 from ml.evaluate import evaluate_rq1, evaluate_rq2, evaluate_rq3
 from ml.log import Catalogue, Clicks
 from ml.models.snert import Snert
@@ -242,9 +243,9 @@ def _decision(checkpoint: Version) -> dict[str, Any]:
 
 
 def _decay(entry: dict[str, Any]) -> dict[str, Any]:
-    named = {"age": 0, "day": DAY, "question": "rq1", "protocol": "thesis", "metric": "recall@20"}
-    row = {**named, **entry["rq1"]["protocols"]["thesis"]["recall@20"], "retrained": None, "difference": None}
-    return {"dataset": NAME, "as_of": DAY, "model": "snert", "rows": [row], "missing": [["2023-05-22", "no data yet"]]}
+    measured = AtAge({q: entry[q] for q in ("rq1", "rq2", "rq3")}, {})
+    rows = decay(date.fromisoformat(DAY), {0: measured}, {})
+    return {"dataset": NAME, "as_of": DAY, "model": "snert", "rows": rows, "missing": [["2023-05-22", "no data yet"]]}
 
 
 def _drift() -> dict[str, Any]:

@@ -12,7 +12,13 @@ from resources.bucket.memory import OPEN, Memory, Note
 
 @pytest.mark.parametrize(
     "name",
-    ["simulated/clicks/2023-05-18", "simulated/checkpoint/snert/2023-05-18.rolling", ".logs", ".landing/globo", "mind/.champion"],
+    [
+        "simulated/clicks/2023-05-18",
+        "simulated/checkpoint/snert/2023-05-18.rolling",
+        ".logs",
+        ".landing/globo",
+        "mind/.champion",
+    ],
 )
 def test_partitions_and_books_are_units(name: str) -> None:
     assert is_unit(name)
@@ -21,8 +27,9 @@ def test_partitions_and_books_are_units(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "", ".", "..", "../.champion", ".landing/..", ".landing/.", ".landing/", "a/../b", "/etc/.champion", ".landing/a\0", "..\\.champion",
-        ".landing/a/b", "simulated/clicks", "Simulated/clicks/2023-05-18", ".landing/\u202e", "./.champion", "a//.champion",
+        "", ".", "..", "../.champion", ".landing/..", ".landing/.", ".landing/", "a/../b", "/etc/.champion",
+        ".landing/a\0", "..\\.champion", ".landing/a/b", "simulated/clicks", "Simulated/clicks/2023-05-18",
+        ".landing/\u202e", "./.champion", "a//.champion",
     ],
 )  # fmt: skip
 def test_nothing_else_is_one(name: str) -> None:
