@@ -116,7 +116,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _print(result: dict[str, Any]) -> None:
-    """Both tables of one benchmark."""
+    """The tables of one benchmark: rows, growth, and what each asset cost."""
     from rich.console import Console
     from rich.table import Table
 
@@ -132,6 +132,16 @@ def _print(result: dict[str, Any]) -> None:
             sizes = " ".join(f"{n:,}" for n in row["sizes"])
             grown.add_row(row["name"], sizes, _numbers(row["seconds"]), f"{row['exponent']:.2f}")
         console.print(grown)
+    if result.get("assets"):
+        costs = Table(*result["assets"][0], box=None)
+        for asset in result["assets"]:
+            costs.add_row(
+                *(
+                    f"{v:,.4g}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else v
+                    for v in asset.values()
+                )
+            )
+        console.print(costs)
     print(f"{result['bench']}: {json.dumps(result['size'])}")
 
 

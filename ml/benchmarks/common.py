@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from statistics import median
 from typing import Any, Literal, TypeVar
@@ -18,11 +17,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from ml.errors import UsageError
+from ml.memory import forget_peak, peak_mib
 
 REPEATS = 7
 T = TypeVar("T")
 Better = Literal["less", "more"]
-_RESET_PEAK = "5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +125,3 @@ def tell_measured(call: Callable[[], object]) -> None:
     after = getrusage(RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak_mib(), "figures": figures}))
-
-
-def forget_peak() -> None:
-    """Let `peak_mib` count from now on."""
-    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
-
-
-def peak_mib() -> float:
-    """Highest resident memory of this process since it began or `forget_peak`, MiB. (`getrusage` would count what the
-    parent held when it started this process.)"""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024

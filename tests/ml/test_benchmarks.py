@@ -4,7 +4,6 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ml.benchmarks import BENCHMARKS, common, compare
@@ -50,16 +49,6 @@ def test_an_unknown_size_is_named() -> None:
     assert common.size_of({"quick": 3}, "quick") == 3
     with pytest.raises(UsageError, match="unknown size 'vast': choose one of quick, paper"):
         common.size_of({"quick": 1, "paper": 2}, "vast")
-
-
-def test_the_peak_is_that_of_now() -> None:
-    held = np.ones(20_000_000)
-    del held
-    common.forget_peak()
-    before = common.peak_mib()
-    held = np.ones(10_000_000)
-    assert 70 < common.peak_mib() - before < 110
-    del held
 
 
 def test_a_process_of_its_own_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
