@@ -3,9 +3,9 @@
 Belongs here: steps a second of the thesis' recipe, what the loader adds, how near the card's limits it is. Does not
 belong here: the training (`ml.train`), the log that it runs on (`ml.benchmarks.world`).
 
-FLOP are those of the matrix products of one step, forward and backward, as `FlopCounterMode` counts them. The byte floor
-is what a step cannot avoid to move: weights, gradients and both moments of the optimiser, the vectors and features that
-the batch names, once each.
+FLOP are those of the matrix products of one step, forward and backward, as `FlopCounterMode` counts them. The byte
+floor is what a step cannot avoid to move: weights, gradients and both moments of the optimiser, the vectors and
+features that the batch names, once each.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Benchmark of the loader: a real training step against a step on one fixed batch that lies in memory.
 
-Belongs here: `newsrec bench loader`, trainings that need no log. Does not belong here: the loop (`ml.train`), figures of
-a card (`ml.benchmarks.gpu`).
+Belongs here: `newsrec bench loader`, trainings that need no log. Does not belong here: the loop (`ml.train`), figures
+of a card (`ml.benchmarks.gpu`).
 
 What a real step costs more is its batch: targets, negatives, features, and their way to the device.
 """

@@ -45,8 +45,8 @@ class World:
 
 
 def random_world(world: World, seed: int = 0) -> AsOf:
-    """The log: Zipf-like popularity, ages of about half a day, 40 clicks a reader, sessions of one day, in-view lists of
-    ten that hold their click."""
+    """The log: Zipf-like popularity, ages of about half a day, 40 clicks a reader, sessions of one day, in-view lists
+    of ten that hold their click."""
     rng = np.random.default_rng(seed)
     catalogue = _catalogue(rng, world)
     clicks = _clicks(rng, world, catalogue)
