@@ -135,12 +135,7 @@ def _print(result: dict[str, Any]) -> None:
     if result.get("assets"):
         costs = Table(*result["assets"][0], box=None)
         for asset in result["assets"]:
-            costs.add_row(
-                *(
-                    f"{v:,.4g}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else v
-                    for v in asset.values()
-                )
-            )
+            costs.add_row(*(v if isinstance(v, str) else f"{v:,.0f}" for v in asset.values()))
         console.print(costs)
     print(f"{result['bench']}: {json.dumps(result['size'])}")
 

@@ -48,10 +48,8 @@ class Asked:
     def toolbox(self) -> ToolBox:
         """Tools over a new lake, with one tracking store for all."""
         store = f"sqlite:///{self.folder / 'mlflow.db'}"
-        lake = self.folder / uuid4().hex
-        return ToolBox(
-            lake=str(lake), dataset=self.known.name, data_root=str(self.log), device="cpu", tracking_uri=store
-        )
+        lake, log = str(self.folder / uuid4().hex), str(self.log)
+        return ToolBox(lake=lake, dataset=self.known.name, data_root=log, device="cpu", tracking_uri=store)
 
     def with_dagster(self) -> None:
         """As `newsrec run` does it."""
