@@ -17,7 +17,6 @@ from assets.evaluation import VECTOR_FAMILIES
 from assets.segments import sources
 from assets.stage import Kept, Need, Stage, Summary, Work, inview_label, test_needs
 from ml import sheet
-from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.measured import read_figures
@@ -65,6 +64,7 @@ def _incumbent(dataset: Dataset, day: date, model: str | None, settings: RunSett
 
 
 def _compute(work: Work) -> Summary:
+    from ml.asof import AsOf
     from ml.duel import Side, duel
 
     challenger = work.one("checkpoint")

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from ml.errors import DataError
 
@@ -276,6 +275,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def _unit_sums(vectors: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For blocks of lists: number of articles with a vector float64 [b], sum of their unit vectors float64 [b, D]."""
+    from scipy.sparse import csr_matrix
+
     rows, offsets = np.asarray(rows), np.asarray(offsets, dtype=np.int64)
     _lengths(offsets, len(rows))
     known = np.concatenate([[0], np.cumsum(rows >= 0)])

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from ml.benchmarks import BENCHMARKS
 from ml.benchmarks import popularity as benchmark
 from ml.clock import MS_PER_MINUTE
 from ml.errors import DataError, UsageError
@@ -190,7 +189,7 @@ def test_impossible_clicks_are_refused() -> None:
 def test_the_benchmark_compares_equal_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = (benchmark.Size(300, 3000, 20_000), benchmark.Size(50, 1600, 5_000))
     monkeypatch.setitem(benchmark.SIZES, "quick", sizes)
-    found = BENCHMARKS["popularity"]("quick", None)
+    found = benchmark.bench_popularity("quick")
     assert found["bench"] == "popularity"
     assert found["size"] == {"articles": 300, "minutes": 3000, "clicks": 20_000}
     assert [set(row) for row in found["results"]] == [{"name", "ours", "reference", "ratio", "unit"}] * 3
