@@ -18,7 +18,6 @@ from ml.batches import Batch
 from ml.benchmarks.common import row, size_of
 from ml.benchmarks.loader import SIZES as TRAININGS
 from ml.benchmarks.loader import prepared, step_pair
-from ml.benchmarks.world import random_world
 from ml.errors import UsageError
 from ml.recipes import SNERT_THESIS
 from ml.train import Run
@@ -43,7 +42,7 @@ def bench_gpu(size: str = "quick") -> dict[str, Any]:
     steps = size_of(STEPS, size)
     if not torch.cuda.is_available():
         raise UsageError("bench gpu: torch finds no CUDA device on this machine")
-    run = prepared(random_world(TRAININGS["paper"].world), SNERT_THESIS, "cuda")
+    run = prepared(TRAININGS["paper"].world.make(), SNERT_THESIS, "cuda")
     pair = step_pair(run, steps)
     batch = run.batches.make(1)
     with FlopCounterMode(display=False) as counted:

@@ -14,7 +14,7 @@ import numpy as np
 from ml.asof import AsOf
 from ml.batches import Batches
 from ml.benchmarks.common import Pair, growth, interleaved, median_seconds, size_of
-from ml.benchmarks.world import World, random_world
+from ml.benchmarks.world import World
 from ml.clock import MS_PER_DAY
 from ml.features import FittedFeatures
 from ml.recipes import SNERT_QUICK, SNERT_THESIS, Recipe
@@ -38,8 +38,8 @@ class Training:
 
 
 SIZES = {
-    "quick": Training(World(20_000, 1_000_000, 28, 64), SNERT_QUICK, 20),
-    "paper": Training(World(125_542, 10_000_000, 36, 384), SNERT_THESIS, 10),
+    "quick": Training(World(20_000, 25, 28 * 1440, 64), SNERT_QUICK, 20),
+    "paper": Training(World(125_542, 200, 36 * 1440, 384), SNERT_THESIS, 10),
 }
 """`paper`: the thesis' catalogue and recipe; on two cores a step of it takes seconds."""
 
@@ -48,13 +48,13 @@ def bench_loader(size: str = "quick") -> dict[str, Any]:
     """Milliseconds of a step with its own batch and of one on a fixed batch, on the device that `auto` finds, and how
     making a batch grows with its size. `size`: `quick` or `paper`; UsageError otherwise."""
     asked, device = size_of(SIZES, size), choose_device("auto")
-    asof = random_world(asked.world)
+    asof = asked.world.make()
     run = prepared(asof, asked.recipe, device)
     name = f"training step of {asked.recipe.name} on {device} / on one fixed batch"
     results = [step_pair(run, asked.steps).row(name, "ms", 1000 / asked.steps)]
     sizes = [asked.recipe.batch // 4, asked.recipe.batch, 4 * asked.recipe.batch]
     grown = growth("making a batch, by its targets", lambda batch: _making(asof, asked.recipe, batch), sizes)
-    described = {"articles": asked.world.articles, "clicks": asked.world.clicks, "batch": asked.recipe.batch}
+    described = {"articles": asked.world.articles, "clicks": len(asof.clicks), "batch": asked.recipe.batch}
     return {"bench": "loader", "size": described, "results": results, "growth": [grown]}
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from ml import schema
 from ml.benchmarks import gpu, loader, sessions
-from ml.benchmarks.world import World, random_world
+from ml.benchmarks.world import END_MS, World
 from ml.clock import MS_PER_DAY
 from ml.errors import UsageError
 from ml.recipes import SNERT_QUICK
 
-TINY = World(articles=300, clicks=4_000, days=10, dim=8)
+TINY = World(articles=300, clicks_per_minute=1, minutes=10 * 1440, dim=8, shown_minutes=2 * 1440)
 
 
 def test_ranges_of_ours_pandas_and_duckdb_agree(tmp_path: Path) -> None:
@@ -38,22 +38,23 @@ def test_the_generated_clicks_are_canonical(tmp_path: Path) -> None:
 
 
 def test_the_random_log_is_one_that_training_takes() -> None:
-    asof = random_world(TINY)
+    asof = TINY.make()
     clicks, shown = asof.clicks, asof.impressions
-    assert len(clicks) == TINY.clicks and clicks.time.min() >= TINY.start and clicks.time.max() < TINY.end
+    assert len(clicks) == TINY.minutes and clicks.time.max() < END_MS
+    assert 0 < np.mean(clicks.impression >= 0) < 0.5
     assert np.mean(clicks.article < asof.available(clicks.time)) > 0.95
     at = {int(i): row for row, i in enumerate(shown.impression)}
     for row in np.flatnonzero(clicks.impression >= 0)[::50]:
         place = at[int(clicks.impression[row])]
         listed = slice(shown.offsets[place], shown.offsets[place + 1])
         assert clicks.article[row] in shown.article[listed][shown.clicked[listed]]
-    again = random_world(TINY)
+    again = TINY.make()
     assert np.array_equal(again.clicks.article, clicks.article)
 
 
 def test_both_sides_of_the_loader_take_steps() -> None:
     recipe = SNERT_QUICK.model_copy(update={"batch": 16, "negatives": 4, "dim": 8, "hidden": 8, "feedforward": 8})
-    run = loader.prepared(random_world(TINY), recipe, "cpu")
+    run = loader.prepared(TINY.make(), recipe, "cpu")
     before = {name: tensor.clone() for name, tensor in run.net.state_dict().items()}
     pair = loader.step_pair(run, steps=2, rounds=2)
     assert len(pair.ours) == len(pair.reference) == 2 and min(*pair.ours, *pair.reference) > 0
