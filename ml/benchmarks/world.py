@@ -31,8 +31,8 @@ _SESSION_CLICKS = 3
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Size of a log: `dim` is the length of its body vectors, 0 for none; the clicks of the last `shown_minutes` have an
-    impression."""
+    """Size of a log: `dim` is the length of its body vectors, 0 for none; the clicks of the last `shown_minutes` have
+    an impression."""
 
     articles: int
     clicks_per_minute: int

@@ -27,8 +27,7 @@ def test_sorted_and_unsorted_batches_give_the_same_vectors(encoding: text.Encodi
     assert len(set(digests)) == 20
     ways = (encoding.sorted, encoding.plain)
     first, second = (
-        way.encode(encoding._texts, digests, tmp_path / str(number), lambda _: None)
-        for number, way in enumerate(ways)
+        way.encode(encoding._texts, digests, tmp_path / str(number), lambda _: None) for number, way in enumerate(ways)
     )
     np.testing.assert_allclose(first, second, atol=1e-5)
 
