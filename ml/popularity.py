@@ -98,15 +98,24 @@ class Popularity:
         total_cumulative = np.cumsum(totals[total_minutes], dtype=np.int64)
         minute |= np.asarray(article, dtype=np.int64) << 32
         minute.sort()
-        return cls._of(base, *_packed(minute, n_articles), total_minutes.astype(np.int32), total_cumulative)
+        offsets, words, before = _packed(minute, n_articles)
+        return cls._of(base, offsets, words, before, total_minutes.astype(np.int32), total_cumulative)
 
     @classmethod
-    def _of(cls, base: int, offsets: np.ndarray, words: np.ndarray, *others: np.ndarray) -> "Popularity":
+    def _of(
+        cls,
+        base: int,
+        offsets: np.ndarray,
+        words: np.ndarray,
+        before: np.ndarray,
+        total_minutes: np.ndarray,
+        total_cumulative: np.ndarray,
+    ) -> "Popularity":
         """With `life`, which the words tell."""
         number = words[:, 0] >> 32
         life = np.stack([64 * number[offsets[:-1]], 64 * number[offsets[1:] - 1] + 64], axis=1)
         life[offsets[1:] == offsets[:-1]] = 0
-        return cls(base, offsets, words, *others, life.astype(np.int32))
+        return cls(base, offsets, words, before, total_minutes, total_cumulative, life.astype(np.int32))
 
     def counts(self, time_ms: np.ndarray, rows: np.ndarray, paper_window: bool = False) -> np.ndarray:
         """Clicks of article `rows[b, k]` in every window that ends before the minute of `time_ms[b]`: minutes
@@ -273,21 +282,21 @@ def _first_word(words: np.ndarray, lo: int, hi: int, minute: int) -> int:
     size = hi - lo
     while size > 1:
         half = size >> 1
-        lo += half * np.int64(words[lo + half - 1, 0] < head)
+        lo += half * int(words[lo + half - 1, 0] < head)
         size -= half
-    return lo + np.int64(size > 0) * np.int64(words[lo, 0] < head)
+    return lo + int(size > 0) * int(words[lo, 0] < head)
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
-def _cell(words: np.ndarray, word: int, stop: int, minute: int) -> int:
+def _cell(words: np.ndarray, word: int, stop: int, minute: int) -> np.int64:
     """Cells before `minute`, from the first word that ends after it (`stop` where the article has none)."""
     head = words[word, 0]
     inside = _ones(words[word, 1] & ((np.int64(1) << (minute & 63)) - 1))
-    return (head & _RANK) + inside * np.int64(word < stop and head >> 32 == minute >> 6)
+    return (head & _RANK) + inside * int(word < stop and head >> 32 == minute >> 6)
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
-def _ones(bits: int) -> int:
+def _ones(bits: int) -> np.int64:
     """How many of 64 bits are set, in the form that becomes one instruction (Warren, Hacker's Delight, Sec. 5-1)."""
     x = np.uint64(bits)
     x = x - ((x >> _SHIFTS[0]) & _MASKS[0])

@@ -6,7 +6,7 @@ Belongs here: which there are. A benchmark `NAME` is one module of that name wit
 
 from pkgutil import iter_modules
 
-_SHARED = {"common", "compare", "world"}
+_SHARED = {"common", "compare", "trained", "world"}
 
 BENCHMARKS = {m.name: f"{__name__}.{m.name}" for m in iter_modules(__path__) if m.name not in _SHARED}
 """Module of each benchmark of the science, by name."""

@@ -14,6 +14,7 @@ a minute kept for the cases of that minute. The network has the paper's size and
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def bench_evaluation(size: str = "quick") -> dict[str, Any]:
     for model in (Popular(60), network(asof, chosen.recipe)):
         evaluated(asof, model, chosen.cases // 20)  # compiles
         sizes = [chosen.cases // 9, chosen.cases // 3, chosen.cases]
-        runs = [timed(lambda budget=budget, model=model: evaluated(asof, model, budget)) for budget in sizes]
+        runs = [timed(partial(evaluated, asof, model, budget)) for budget in sizes]
         grown.append({"name": model.name, "sizes": [n for n, _ in runs], "seconds": [s for _, s in runs]})
         cases, seconds = runs[-1]
         for name, per_case in _references(asof, model, chosen):

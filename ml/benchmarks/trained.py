@@ -58,7 +58,7 @@ def trained(folder: Path, size: str, steps: int, dim: int) -> Trained:
     clicks = Clicks.load(paths.interactions, Catalogue.load(paths.features))
     split = end - 12 * MS_PER_HOUR
     spans = {"train": (int(clicks.time.min()), split), "validation": (split, end)}
-    write_sessions(session_ranges(clicks, spans), folder / "sessions.parquet", _DIGEST)
+    write_sessions(session_ranges(clicks.user, clicks.time, spans), folder / "sessions.parquet", _DIGEST)
     changes = {"dim": dim, "hidden": 2 * dim, "steps": steps, "eval_every": steps}
     spec = TrainSpec(
         asof=paths,
@@ -98,9 +98,9 @@ def _stages(folder: Path) -> tuple[AsOfPaths, int]:
     files: dict[str, list[Path]] = {"articles": [], "clicks": [], "impressions": []}
     for day in days:
         tables = layout.tables(folder / "raw" / str(day), known, day)
-        for name, paths in files.items():
-            paths.append(folder / f"{day}-{name}.parquet")
-            pq.write_table(getattr(tables, name), paths[-1])
+        for name, written in files.items():
+            written.append(folder / f"{day}-{name}.parquet")
+            pq.write_table(getattr(tables, name), written[-1])
     build_article_features(files["articles"], folder / "features.parquet")
     start, end = known.clock.start(days[0]), known.clock.end(days[-1])
     _write_interactions(files["clicks"], folder / "interactions.parquet", start, end)

@@ -91,9 +91,9 @@ class World:
         hit = offsets[:-1] + rng.integers(0, length)
         article[hit] = clicks.article[order]
         clicked = article == clicks.article[owner]
-        of_click = (clicks.user, clicks.time, clicks.session, clicks.context)
-        columns = (values[order] for values in of_click)
-        return Impressions(clicks.impression[order], *columns, offsets, article, clicked)
+        user, time, session = (values[order] for values in (clicks.user, clicks.time, clicks.session))
+        named, context = clicks.impression[order], clicks.context[order]
+        return Impressions(named, user, time, session, context, offsets, article, clicked)
 
 
 def _chosen(rng: np.random.Generator, catalogue: Catalogue, time: np.ndarray) -> np.ndarray:

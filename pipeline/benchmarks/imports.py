@@ -7,6 +7,7 @@ libraries may be imported (`tests/pipeline/test_definitions.py` says so).
 import os
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 from ml.benchmarks.common import interleaved, row, size_of
@@ -28,7 +29,7 @@ def bench_imports(size: str = "quick") -> dict[str, Any]:
     repeats = size_of(REPEATS, size)
     results = []
     for name, code in (("import pipeline.definitions", _LOCATION), ("load the code location", _SERVED)):
-        pair = interleaved(lambda code=code: _run(code), lambda: _run(_DAGSTER), repeats)
+        pair = interleaved(partial(_run, code), partial(_run, _DAGSTER), repeats)
         results.append(pair.row(f"{name} / import dagster"))
     pair = interleaved(lambda: _run(_HELP), lambda: _run("pass"), repeats)
     results.append(row("newsrec --help / promise", pair.ours, HELP_S, "s"))

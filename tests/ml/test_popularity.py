@@ -205,6 +205,21 @@ def test_files_that_are_no_tensor_are_refused(tmp_path: Path) -> None:
         Popularity.load(tmp_path / "other")
 
 
+def test_a_file_of_the_former_layout_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    former = {
+        "base": np.array([BASE]),
+        "offsets": np.array([0, 2]),
+        "minutes": np.int32([3, 9]),
+        "cumulative": np.int32([1, 2]),
+        "total_minutes": np.int32([3, 9]),
+        "total_cumulative": np.array([1, 2]),
+    }
+    save_file(former, tmp_path / "p.safetensors")
+    with pytest.raises(DataError, match=r"tensor before is missing, .*: rebuild popularity_tensor$") as error:
+        Popularity.load(tmp_path / "p.safetensors")
+    assert "\n" not in str(error.value)
+
+
 def test_impossible_clicks_are_refused() -> None:
     with pytest.raises(DataError, match=r"outside 0\.\.2"):
         Popularity.build(np.array([0, 3]), np.array([0, 0]), 3)
