@@ -23,7 +23,6 @@ from ml.measured import read_figures
 from ml.models import MODELS
 from ml.promotion import Evidence, Rules, decide
 from ml.splits import split
-from ml.stored import read_span
 from ml.strangers import reading
 from ml.synthetic import SYNTHETIC
 from resources import registry
@@ -66,6 +65,7 @@ def _incumbent(dataset: Dataset, day: date, model: str | None, settings: RunSett
 def _compute(work: Work) -> Summary:
     from ml.asof import AsOf
     from ml.duel import Side, duel
+    from ml.stored import read_span
 
     challenger = work.one("checkpoint")
     champion = work.inputs["champion"][0] if work.inputs["champion"] else None

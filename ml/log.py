@@ -16,7 +16,6 @@ import pyarrow as pa
 from ml import schema
 from ml.clock import minute_start
 from ml.errors import DataError
-from ml.metrics import labels_from_lists
 from ml.parquet import read_table
 
 _FEATURES = "rebuild article_features"
@@ -144,6 +143,8 @@ class Impressions:
     def load(cls, paths: list[Path], catalogue: Catalogue) -> "Impressions":
         """From the `impressions` parquet files of consecutive days. A clicked article that was not in view is ignored
         here (the reader's quarantine reports it)."""
+        from ml.metrics import labels_from_lists
+
         names = [schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME, schema.SESSION_ID]
         lists = (schema.INVIEW, schema.CLICKED)
         wanted = schema.some(schema.IMPRESSIONS, *names, *lists, *schema.CONTEXT, schema.SYNTHETIC)
