@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numba as nb
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from safetensors.numpy import load_file, save_file
@@ -236,13 +237,25 @@ class FittedFeatures:
 def raw_dynamic(asof: AsOf, time_ms: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Unscaled age and popularity of `rows[b, k]` as of `time_ms[b]`: log1p(minutes), 7 x log1p(count), 7 x
     log1p(10,000 x share); float32 [B, K, 15]."""
-    counts = asof.counts(time_ms, rows).astype(np.float32)
     totals = np.maximum(asof.totals(time_ms), 1).astype(np.float32)
-    out = np.empty((*rows.shape, N_AGE + N_POPULARITY), dtype=np.float32)
-    out[:, :, 0] = asof.age_minutes(time_ms, rows)
-    out[:, :, 1:8] = counts
-    np.multiply(counts, (SHARE_SCALE / totals)[:, None], out=out[:, :, 8:])
-    return np.log1p(out, out=out)
+    out = np.zeros((*rows.shape, N_AGE + N_POPULARITY), dtype=np.float32)
+    np.log1p(asof.age_minutes(time_ms, rows).astype(np.float32, copy=False), out=out[:, :, 0])
+    _fill_popularity(asof.counts(time_ms, rows), SHARE_SCALE / totals, out[:, :, N_AGE:])
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
+def _fill_popularity(counts: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
+    """log1p of counts int32 [B, K, 7] and of counts times `scale` (float32 [B, 7]) into zeros float32 [B, K, 14]. Most
+    windows of most articles hold no click: no logarithm is taken of them."""
+    windows = counts.shape[2]
+    for b in range(counts.shape[0]):
+        for k in range(counts.shape[1]):
+            for w in range(windows):
+                if counts[b, k, w] > 0:
+                    count = np.float32(counts[b, k, w])
+                    out[b, k, w] = np.log1p(count)
+                    out[b, k, windows + w] = np.log1p(count * scale[b, w])
 
 
 def cyclical(local_minutes: np.ndarray) -> np.ndarray:

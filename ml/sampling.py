@@ -21,7 +21,7 @@ from ml.recipes import Mixture
 
 __all__ = ["Mixture", "NegativeSampler", "slots"]
 
-ROUNDS = 8
+ROUNDS = 16
 """Draws by popularity and in view that hit the mask are drawn again this often, then uniformly."""
 
 
@@ -69,8 +69,11 @@ class NegativeSampler:
             _from_rows(torch.zeros_like(available), rules, self.slots["uniform"], generator),
         )
         negatives = torch.cat(drawn, dim=1)
-        instead = _from_rows(torch.zeros_like(available), rules, self.k, generator)
-        return torch.where(negatives >= 0, negatives, instead)
+        row, column = torch.nonzero(negatives < 0, as_tuple=True)
+        if len(row):
+            instead = _from_rows(torch.zeros_like(row)[:, None], rules.of(row), 1, generator)
+            negatives[row, column] = instead[:, 0]
+        return negatives
 
     def _popular(self, time_ms: np.ndarray) -> tuple[Tensor, Tensor]:
         """Ranges of the pool: clicks of the last Δ completed minutes."""
@@ -101,6 +104,10 @@ class _Rules:
         """Which of int64 [B, k] must not stay."""
         masked = (drawn[:, :, None] == self.mask[:, None, :]).any(2)
         return (drawn < 0) | (drawn >= self.available) | masked
+
+    def of(self, row: Tensor | slice) -> "_Rules":
+        """The rules of some rows, int64 [n] or a slice."""
+        return _Rules(self.available[row], self.mask[row])
 
 
 _NOTHING = torch.iinfo(torch.int64).max
@@ -134,18 +141,24 @@ def _from_rows(start: Tensor, rules: _Rules, k: int, generator: torch.Generator)
 
 
 def _from_pool(pool: Tensor, span: tuple[Tensor, Tensor], rules: _Rules, k: int, generator: torch.Generator) -> Tensor:
-    """Uniform draws from the entries [lo, hi) of the pool (int64 [B, 1] each) that break no rule, by drawing again up
-    to `ROUNDS` times; -1 where that did not help."""
+    """Uniform draws from the entries [lo, hi) of the pool (int64 [B, 1] each) that break no rule, by drawing those that
+    do again up to `ROUNDS` times; -1 where that did not help."""
     lo, hi = span
-    drawn = torch.full((len(lo), k), -1, dtype=torch.int64, device=lo.device)
-    broken = torch.ones_like(drawn, dtype=torch.bool)
-    for _ in range(1 + ROUNDS if len(pool) else 0):
-        place = (lo + _below(hi - lo, k, generator)).clamp(max=len(pool) - 1)
-        drawn = torch.where(broken & (hi > lo), pool[place], drawn)
-        broken = rules.broken(drawn)
-        if not broken.any():
+    if not len(pool):
+        return torch.full((len(lo), k), -1, dtype=torch.int64, device=lo.device)
+
+    def draw(rows: Tensor | slice, k: int) -> Tensor:
+        first, size = lo[rows], (hi - lo)[rows]
+        found = pool[(first + _below(size, k, generator)).clamp(max=len(pool) - 1)]
+        return torch.where((size <= 0) | rules.of(rows).broken(found), -1, found)
+
+    drawn = draw(slice(None), k)
+    for _ in range(ROUNDS):
+        row, column = torch.nonzero((drawn < 0) & (hi > lo), as_tuple=True)
+        if not len(row):
             break
-    return torch.where(broken, -1, drawn)
+        drawn[row, column] = draw(row, 1)[:, 0]
+    return drawn
 
 
 def _unclicked(asof: AsOf) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,8 @@
 """`newsrec bench orchestration`: a run on the tiny log against the same calls without Dagster.
 
 Belongs here: both ways of carrying out one plan. Does not belong here: the plan and the run (`pipeline.plan`,
-`pipeline.run`). Reading, computing, checking, tracking and publishing are the same on both sides.
+`pipeline.run`). Reading, computing, checking, tracking and publishing are the same on both sides; the log brings its
+vectors, so that encoding texts does not hide what is asked for.
 """
 
 import logging
@@ -23,6 +24,7 @@ from assets.graph import BY_NAME
 from ml import simulator
 from ml.benchmarks.common import interleaved, row, size_of
 from ml.datasets import Dataset, dataset
+from pipeline.benchmarks.scale import write_vectors
 from pipeline.plan import make_plan
 from pipeline.run import Goal, as_of_day, execute, report_goals
 from resources.bindings import RunSettings, ToolBox, run_settings
@@ -73,6 +75,7 @@ def bench_orchestration(size: str = "quick") -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, _dagster_home(Path(name) / "dagster"):
         folder = Path(name)
         simulator.simulate(folder / "log", "tiny", 3, lambda *_: None)
+        write_vectors(folder / "log")
         known, settings = dataset("simulated"), run_settings("rolling", models)
         first = Asked(known, settings, [], folder / "log", folder)
         day = as_of_day(known, settings, first.toolbox(), None)
