@@ -6,7 +6,9 @@ of a card (`ml.benchmarks.gpu`).
 What a real step costs more is its batch: targets, negatives, features, and their way to the device.
 """
 
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ class Training:
 
 
 SIZES = {
-    "quick": Training(World(20_000, 25, 28 * 1440, 64), SNERT_QUICK, 20),
+    "quick": Training(World(20_000, 10, 10 * 1440, 64), SNERT_QUICK, 8),
     "paper": Training(World(125_542, 200, 36 * 1440, 384), SNERT_THESIS, 10),
 }
 """`paper`: the thesis' catalogue and recipe; on two cores a step of it takes seconds."""
@@ -53,7 +55,7 @@ def bench_loader(size: str = "quick") -> dict[str, Any]:
     name = f"training step of {asked.recipe.name} on {device} / on one fixed batch"
     results = [step_pair(run, asked.steps).row(name, "ms", 1000 / asked.steps)]
     sizes = [asked.recipe.batch // 4, asked.recipe.batch, 4 * asked.recipe.batch]
-    grown = growth("making a batch, by its targets", lambda batch: _making(asof, asked.recipe, batch), sizes)
+    grown = growth("making a batch, by its targets", partial(_making, run.batches), sizes)
     described = {"articles": asked.world.articles, "clicks": len(asof.clicks), "batch": asked.recipe.batch}
     return {"bench": "loader", "size": described, "results": results, "growth": [grown]}
 
@@ -92,7 +94,9 @@ def step_pair(run: Run, steps: int, rounds: int = _ROUNDS) -> Pair:
     return interleaved(real, still, rounds)
 
 
-def _making(asof: AsOf, recipe: Recipe, batch: int) -> float:
-    batches = _batches(asof, recipe.model_copy(update={"batch": batch}))
-    batches.make(0)
-    return median_seconds(lambda: batches.make(1))
+def _making(batches: Batches, targets: int) -> float:
+    """Seconds to make a batch of so many targets."""
+    other = copy(batches)
+    other.recipe = batches.recipe.model_copy(update={"batch": targets})
+    other.make(0)
+    return median_seconds(lambda: other.make(1))
