@@ -12,7 +12,7 @@ SEED ?= 1
 # make run SEED=2 REPLACE=1 writes another demo log over the one that is there.
 REPLACE ?=
 
-.PHONY: setup run test test-slow coverage test-faults month backfill-check fuzz seeds calibrate ui clean
+.PHONY: setup run test test-slow coverage test-faults month backfill-check fuzz seeds calibrate bench bench-compare ui clean
 
 setup: $(VENV)/.installed
 
@@ -52,9 +52,10 @@ month: setup
 backfill-check: setup
 	$(BIN)/python -m tests.month.backfill
 
-# Damaged sources, ten thousand, through every reader: prints the ledger of docs/hostile_input.md.
+# Damaged sources, ten thousand, through every reader, then damaged files of the lake: the ledgers of docs/hostile_input.md.
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --cases 10000 --seed 0
+	$(BIN)/python -m tests.fuzz.artifacts --cases 4000 --seed 0
 
 # The demo with three seeds of log and training, each in a lake of its own.
 seeds: setup
@@ -70,6 +71,17 @@ calibrate: setup
 	  $(BIN)/python -m ml.simulator.calibrate --size tiny --seeds 11-40 --preset $$preset && \
 	  $(BIN)/python -m ml.simulator.calibrate --size demo --seeds 11-22 --preset $$preset || exit 1; \
 	done
+
+# Every benchmark that needs nothing from outside, into one file: make bench [OUT=new.json] [SIZE=paper].
+OUT ?= bench.json
+SIZE ?= quick
+bench: setup
+	$(BIN)/newsrec bench all --size $(SIZE) --out $(OUT)
+
+# Fails when a row of NEW is slower than in OLD beyond its spread: make bench-compare OLD=old.json NEW=new.json.
+NEW ?= $(OUT)
+bench-compare: setup
+	$(BIN)/python -m ml.benchmarks.compare $(OLD) $(NEW)
 
 ui: setup
 	NEWSREC_DATASET=$${NEWSREC_DATASET:-simulated} NEWSREC_DATA_ROOT=$${NEWSREC_DATA_ROOT:-$(DEMO)} $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1

@@ -8,28 +8,34 @@ import hashlib
 import json
 from datetime import date
 from pathlib import Path
-from typing import Any
-
-import pyarrow.csv
+from typing import TYPE_CHECKING, Any
 
 from assets import plots
 from assets.stage import Need, SpanNeed, Stage, Summary, Work, inview_label
-from ml.analysis import page
-from ml.analysis.log import SpanFiles
-from ml.analysis.measure import Analysis, analyse
 from ml.datasets import Dataset
 from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lake import write_parquet
 
+if TYPE_CHECKING:
+    from ml.analysis.measure import Analysis
+
 TABLES = ("articles", "clicks", "impressions")
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
+    from ml.analysis import page
+
     return {"span": settings.span, "template": hashlib.sha256(page.template()).hexdigest()}
 
 
 def _compute(work: Work) -> Summary:
+    import pyarrow.csv
+
+    from ml.analysis import page
+    from ml.analysis.log import SpanFiles
+    from ml.analysis.measure import analyse
+
     found = analyse(SpanFiles(work.dataset, **{name: _by_day(work, name) for name in TABLES}), work.progress)
     (work.out / "analysis.json").write_text(json.dumps(found.report, indent=1, allow_nan=False) + "\n")
     (work.out / "analysis.html").write_text(page.render(found))
@@ -54,7 +60,7 @@ def _by_day(work: Work, name: str) -> dict[date, Path]:
     return {date.fromisoformat(v.ref.partition): v.file(f"{name}.parquet") for v in work.inputs[name]}
 
 
-def _plots(found: Analysis) -> dict[str, bytes]:
+def _plots(found: "Analysis") -> dict[str, bytes]:
     """Small pictures of Fig. 3.1 and 3.2 and of the days, for the asset's page."""
     tables = {name: table.to_pydict() for name, table in found.tables.items()}
     drawn = {}

@@ -22,6 +22,7 @@ from assets.expectations import CheckResult, suite_digest, suite_names, validate
 from assets.stage import BASELINE, Kept, Need, Stage, Summary, Work, days_of
 from ml.datasets import Dataset
 from ml.errors import DataError, LakeError, NewsrecError, UsageError
+from ml.memory import forget_peak, peak_mib
 from ml.models import MODELS, ModelSpec
 from ml.splits import ROLLING, split
 from resources.bindings import RunSettings, ToolBox, Tools, default_settings
@@ -163,7 +164,7 @@ def build_asset(
         tools = toolbox.tools()
         try:
             with _place(context, dataset, settings, tools):
-                yield _materialise(context, stage, dataset, day, model, settings, tools, by_name)
+                yield materialise(context, stage, dataset, day, model, settings, tools, by_name)
         except RuleBroken as error:
             yield from (_check_result(c, key) for c in error.checks)
             raise dg.Failure(description=str(error), metadata={"bad_input": True}, allow_retries=False) from error
@@ -256,7 +257,7 @@ def _deps(
     ]
 
 
-def _materialise(
+def materialise(
     context: dg.AssetExecutionContext,
     stage: Stage,
     dataset: Dataset,
@@ -266,6 +267,7 @@ def _materialise(
     tools: Tools,
     by_name: Mapping[str, Stage],
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Make one partition and publish it, or leave it where its recipe key is unchanged; what Dagster is told of it."""
     ref = stage.ref(dataset, day, settings, model)
     asked_by = context.run.tags.get("newsrec/asked_by") or os.environ.get("USER") or f"uid {os.getuid()}"
     tools.lake.catch_up()
@@ -287,6 +289,7 @@ def _materialise(
     for version in flat:
         require_sound(version)
     started = monotonic()
+    forget_peak()
     with ExitStack() as stack:
         unfinished = stack.enter_context(tools.lake.unfinished(key))
         run = stack.enter_context(tools.tracker.run(ref, context.run.run_id, key))
@@ -296,11 +299,12 @@ def _materialise(
         checks = _check(stage, dataset, work)
         _track(run, recipe, summary, flat)
         run.about_to_publish(summary.artifacts)
+        cost = {"seconds": round(monotonic() - started, 3), "peak_mib": round(peak_mib())}
         record = {
             "dagster_run": context.run.run_id,
             "mlflow_run": run.run_id,
             "device": tools.device.name,
-            "seconds": round(monotonic() - started, 3),
+            **cost,
             "asked_by": asked_by,
         }
         version = tools.lake.publish(
@@ -316,7 +320,7 @@ def _materialise(
         run.published(version, summary.artifacts)
         if stage.after is not None:
             stage.after(tools, version, asked_by)
-    extra = {**_metadata(summary), "mlflow_run": run.run_id, "seconds": record["seconds"], **columns}
+    extra = {**_metadata(summary), "mlflow_run": run.run_id, **cost, **columns}
     extra |= links.links(tools.lake, version, tools.tracker.uri, run.url)
     return _result(stage, version, checks, extra)
 

@@ -7,13 +7,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from assets.segments import QUESTIONS
 from assets.stage import Find, Kept, Stage, Summary, Work, inview_label
-from ml import decay as ageing
 from ml import sheet
 from ml.datasets import Dataset
 from ml.measured import read_metrics
@@ -22,6 +21,9 @@ from ml.strangers import reading
 from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lake import Lake, Ref, Version, write_parquet
+
+if TYPE_CHECKING:
+    from ml import decay as ageing
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
@@ -49,6 +51,8 @@ def _find(question: str) -> Find:
 
 
 def _compute(work: Work) -> Summary:
+    from ml import decay as ageing
+
     by_name = {q: {v.ref.partition: v for v in work.inputs[f"evaluation_{q}"]} for q in QUESTIONS}
     ages = range(work.settings.decay_days + 1)
     old = {a: t for a in ages if (t := _tested(by_name, old_partition(work.day, a))) is not None}
@@ -82,7 +86,9 @@ def _compute(work: Work) -> Summary:
     )
 
 
-def _tested(by_name: dict[str, dict[str, Version]], partition: str) -> ageing.AtAge | None:
+def _tested(by_name: dict[str, dict[str, Version]], partition: str) -> "ageing.AtAge | None":
+    from ml import decay as ageing
+
     versions = {q: found[partition] for q, found in by_name.items() if partition in found}
     if not versions:
         return None

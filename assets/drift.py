@@ -15,9 +15,7 @@ import pyarrow as pa
 from assets.interactions import WINDOW_DAYS
 from assets.segments import QUESTIONS
 from assets.stage import BASELINE, Find, Kept, Need, Stage, Summary, Work, inview_label
-from ml import drift as measures
-from ml import drift_page, schema, sheet
-from ml.asof import AsOf, AsOfPaths
+from ml import schema, sheet
 from ml.datasets import Dataset
 from ml.measured import read_metrics
 from ml.models import MODELS
@@ -37,10 +35,10 @@ CONVENTION = (
     "of the model made for each day, tested on it."
 )
 PSI = (
-    f"Each day against the {measures.REFERENCE_DAYS} days before it (fewer at the log's start): sum of "
+    "Each day against the {days} days before it (fewer at the log's start): sum of "
     "(p - q) ln(p / q) over the reference's deciles, unknown values a bin of their own, half a click added to every "
     "bin; features of the clicked articles as of their clicks, an even sample of at most "
-    f"{measures.SAMPLE:,} clicks on either side. Clicks in windows are counted from the interactions' first day on."
+    "{sample:,} clicks on either side. Clicks in windows are counted from the interactions' first day on."
 )
 
 
@@ -67,6 +65,10 @@ def _find(question: str) -> Find:
 
 
 def _compute(work: Work) -> Summary:
+    from ml import drift as measures
+    from ml import drift_page
+    from ml.asof import AsOf, AsOfPaths
+
     asof = AsOf.open(
         AsOfPaths(
             dataset=work.dataset.name,
@@ -87,7 +89,7 @@ def _compute(work: Work) -> Summary:
         "first": str(first),
         "last": str(last),
         "convention": CONVENTION,
-        "psi_convention": PSI,
+        "psi_convention": PSI.format(days=measures.REFERENCE_DAYS, sample=measures.SAMPLE),
         "days": result.days,
         "mix": [
             {**row, "category": names.get(row["category_id"], f"category {row['category_id']}")} for row in result.mix

@@ -17,15 +17,15 @@ from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError, UsageError
 from ml.parquet import read_table
-from ml.readers import reader
 from resources.bindings import RunSettings, Tools
 from resources.lake import write_parquet
-from resources.text_encoder import text_digest
 
 FAMILIES = ("body", "title", "image")
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
+    from ml.readers import reader
+
     if not dataset.has_text:
         return {"source": "coclick"}
     families = _families(dataset, settings)
@@ -55,6 +55,8 @@ def _compute(work: Work) -> Summary:
 
 def _text(work: Work) -> Summary:
     """Vectors of the text families of the settings (Tab. A.5, content features)."""
+    from ml.readers import reader
+
     articles = read_table(work.one("articles").file("articles.parquet"), schema.ARTICLES)
     published = reader(work.dataset.reader).artifact_vectors(work.tools.source.root(work.dataset))
     rows = {}
@@ -72,6 +74,8 @@ def _text(work: Work) -> Summary:
 
 
 def _encode(work: Work, articles: pa.Table, family: str) -> pa.Table | None:
+    from resources.text_encoder import text_digest
+
     known = articles.filter(pc.not_equal(pc.utf8_trim_whitespace(articles[family]), ""))
     if not len(known):
         return None

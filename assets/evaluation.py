@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.stage import BASELINE, Need, Stage, Summary, Work, inview_label, no_recipe, test_needs
-from ml.asof import AsOf
 from ml.datasets import Dataset
-from ml.evaluate import evaluate_rq1, evaluate_rq2, evaluate_rq3
 from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 
@@ -40,11 +38,15 @@ def _summary(out: Path) -> Summary:
 
 
 def _rq1(work: Work) -> Summary:
+    from ml.evaluate import evaluate_rq1
+
     evaluate_rq1(work.one("predictions").path, _baseline(work), work.out)
     return _summary(work.out)
 
 
 def _rq2(work: Work) -> Summary:
+    from ml.evaluate import evaluate_rq2
+
     oracle = work.tools.source.oracle(work.dataset)
     bundle = oracle.parent if oracle else None
     evaluate_rq2(work.one("predictions").path, _baseline(work), work.out, bundle)
@@ -52,6 +54,9 @@ def _rq2(work: Work) -> Summary:
 
 
 def _rq3(work: Work) -> Summary:
+    from ml.asof import AsOf
+    from ml.evaluate import evaluate_rq3
+
     asof = AsOf.open(work.asof_paths())
     family = next((f for f in VECTOR_FAMILIES if f in asof.families), None)
     features = work.one("article_features").file("features.parquet")

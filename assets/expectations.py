@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml import schema
 from ml.datasets import Dataset
 from ml.errors import DataError
+
+if TYPE_CHECKING:
+    import duckdb
 
 EXAMPLES = 5
 QUARANTINE_SHARE = 0.05
@@ -245,6 +247,8 @@ def validate(table: str, path: Path, dataset: Dataset, day: date) -> list[CheckR
     With a wrong schema the other rules cannot be counted: the result is then that failure alone. Raises DataError for
     a file that is missing or damaged.
     """
+    import duckdb
+
     suite = SUITES[table]
     file = path / suite.file if path.is_dir() else path
     wrong = _schema_differences(file, suite.columns)
@@ -272,21 +276,21 @@ def _bound(rule: Rule, bounds: Mapping[str, int]) -> str:
     return rule.bad.replace("$start", str(bounds["start"])).replace("$end", str(bounds["end"]))
 
 
-def _examples(con: duckdb.DuckDBPyConnection, bad: str) -> list[str]:
+def _examples(con: "duckdb.DuckDBPyConnection", bad: str) -> list[str]:
     """The first few of the rows that break a rule, in an order that does not depend on threads."""
     return [
         str(row[0]) for row in con.execute(f"SELECT example FROM ({bad}) ORDER BY example LIMIT {EXAMPLES}").fetchall()
     ]
 
 
-def _scalar(con: duckdb.DuckDBPyConnection, query: str) -> int:
+def _scalar(con: "duckdb.DuckDBPyConnection", query: str) -> int:
     """The one number that `query` yields."""
     row = con.execute(query).fetchone()
     assert row is not None
     return int(row[0])
 
 
-def _views(con: duckdb.DuckDBPyConnection, file: Path) -> None:
+def _views(con: "duckdb.DuckDBPyConnection", file: Path) -> None:
     """`data`: the staged rows with their number; `quarantine`: those held back, if there is such a file beside."""
     con.read_parquet(str(file), file_row_number=True).create_view("data")
     beside = file.with_name("quarantine.parquet")

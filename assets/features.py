@@ -5,10 +5,11 @@ which is fitted on training targets and stored with the checkpoint (`ml.features
 """
 
 from assets.stage import Need, Stage, Summary, Work, no_recipe
-from ml.articles import build_article_features
 
 
 def _compute(work: Work) -> Summary:
+    from ml.articles import build_article_features
+
     files = [v.file("articles.parquet") for v in work.inputs["articles"]]
     rows = build_article_features(files, work.out / "features.parquet")
     return Summary(rows={"features.parquet": rows}, metrics={"articles": rows})

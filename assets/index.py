@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from assets.stage import Need, Stage, Summary, Work, fit_needs
-from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.errors import UsageError
 from ml.models import MODELS, Embeds
-from ml.retrieval import build_index
 from resources.bindings import RunSettings, Tools
 
 QUERIES = 2000
@@ -24,6 +22,9 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
 
 
 def _compute(work: Work) -> Summary:
+    from ml.asof import AsOf
+    from ml.retrieval import build_index
+
     asof = AsOf.open(work.asof_paths())
     model = MODELS[work.model or ""].load(work.one("checkpoint").path, work.tools.device.name)
     if not isinstance(model, Embeds):

@@ -8,7 +8,6 @@ from typing import Any
 
 from assets.stage import Need, Stage, Summary, Work
 from ml.datasets import Dataset
-from ml.sessions import build_interactions
 from ml.splits import HISTORY_DAYS, TRAIN_DAYS
 from resources.bindings import RunSettings, Tools
 
@@ -20,6 +19,8 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
 
 
 def _compute(work: Work) -> Summary:
+    from ml.sessions import build_interactions
+
     clock = work.dataset.clock
     with work.tools.engine() as engine:
         rows = build_interactions(

@@ -5,11 +5,12 @@ Belongs here: building it from one interactions version. Does not belong here: t
 
 from assets import plots
 from assets.stage import Need, Stage, Summary, Work, no_recipe
-from ml.log import Catalogue, Clicks
-from ml.popularity import Popularity
 
 
 def _compute(work: Work) -> Summary:
+    from ml.log import Catalogue, Clicks
+    from ml.popularity import Popularity
+
     catalogue = Catalogue.load(work.one("article_features").file("features.parquet"))
     clicks = Clicks.load(work.one("interactions").file("interactions.parquet"), catalogue)
     popularity = Popularity.build(clicks.article, clicks.time, len(catalogue))

@@ -10,10 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from assets.stage import Need, Stage, Summary, Work, inview_label, test_needs
-from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.models import MODELS
-from ml.predict import predict
 from ml.splits import split
 from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
@@ -27,6 +25,9 @@ def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | 
 
 
 def _compute(work: Work) -> Summary:
+    from ml.asof import AsOf
+    from ml.predict import predict
+
     spec = MODELS[work.model or ""]
     checkpoint = work.one("checkpoint").path if spec.trains else None
     asof = AsOf.open(work.asof_paths())

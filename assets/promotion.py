@@ -17,14 +17,12 @@ from assets.evaluation import VECTOR_FAMILIES
 from assets.segments import sources
 from assets.stage import Kept, Need, Stage, Summary, Work, inview_label, test_needs
 from ml import sheet
-from ml.asof import AsOf
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.measured import read_figures
 from ml.models import MODELS
 from ml.promotion import Evidence, Rules, decide
 from ml.splits import split
-from ml.stored import read_span
 from ml.strangers import reading
 from ml.synthetic import SYNTHETIC
 from resources import registry
@@ -65,7 +63,9 @@ def _incumbent(dataset: Dataset, day: date, model: str | None, settings: RunSett
 
 
 def _compute(work: Work) -> Summary:
+    from ml.asof import AsOf
     from ml.duel import Side, duel
+    from ml.stored import read_span
 
     challenger = work.one("checkpoint")
     champion = work.inputs["champion"][0] if work.inputs["champion"] else None

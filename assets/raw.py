@@ -12,15 +12,17 @@ import shutil
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assets.stage import Stage, Summary, Work, no_recipe
 from ml.datasets import Dataset
 from ml.errors import LakeError
 from ml.parquet import check, read_batches
-from ml.readers.account import Account
 from resources.bindings import Tools
-from resources.source import RawDay
+
+if TYPE_CHECKING:
+    from ml.readers.account import Account
+    from resources.source import RawDay
 
 EXAMPLE_CHARACTERS, MOST_NAMED, BATCH = 300, 50, 65_536
 
@@ -52,7 +54,7 @@ def _compute(work: Work) -> Summary:
     return Summary(rows=rows, metadata=metadata)
 
 
-def _refuse_loss(found: RawDay) -> None:
+def _refuse_loss(found: "RawDay") -> None:
     """Raises LakeError where rows of a source file are neither in a day nor held back nor copies."""
     for label, account in found.accounts.items():
         for (file, _), rows in account.files.items():
@@ -73,7 +75,7 @@ def _not_read(work: Work) -> list[str]:
     return [*shown, *([f"and {len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else [])]
 
 
-def _by_table(account: Account) -> dict[str, dict[str, int]]:
+def _by_table(account: "Account") -> dict[str, dict[str, int]]:
     """What became of all rows of a delivery when it was cut into days, by table: rows_in = placed + quarantined +
     duplicates."""
     tables = dict.fromkeys(table for _, table in account.files)

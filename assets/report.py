@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from assets.stage import Need, Stage, Summary, Work, inview_label
-from ml import cards
-from ml import report as layout
 from ml.datasets import Dataset
 from ml.measured import read_curves, read_metrics
 from ml.strangers import reading
@@ -22,11 +20,15 @@ TABLES = ("articles", "clicks", "impressions")
 
 
 def _recipe(dataset: Dataset, settings: RunSettings, tools: Tools, model: str | None) -> dict[str, Any]:
+    from ml import report as layout
+
     template = hashlib.sha256(Path(layout.__file__).with_name("report.html.j2").read_bytes()).hexdigest()
     return {"models": list(settings.models), "split": settings.split, "template": template}
 
 
 def _compute(work: Work) -> Summary:
+    from ml import report as layout
+
     models: dict[str, dict[str, Any]] = {name: {"manifests": {}} for name in work.settings.models}
     for question in MEASURED:
         for version in work.inputs[f"evaluation_{question}"]:
@@ -46,6 +48,8 @@ def _compute(work: Work) -> Summary:
 
 def _write_cards(work: Work, report: dict[str, Any]) -> None:
     """Both cards, from the report and the manifests of all that it came from."""
+    from ml import cards
+
     given = [v for versions in work.inputs.values() for v in versions]
     graph = walk(work.tools.lake.root, [(v.ref, v.manifest_digest) for v in given])
     rows: dict[str, dict[str, int]] = {}

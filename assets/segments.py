@@ -3,15 +3,21 @@
 Belongs here: which files say what the lists are. Does not belong here: segments and intervals (`ml.segments`).
 """
 
+from typing import TYPE_CHECKING
+
 from assets.stage import Need, Stage, Summary, Work, inview_label, no_recipe
-from ml.segments import ALL, Sources, evaluate_segments
 from ml.synthetic import SYNTHETIC
+
+if TYPE_CHECKING:
+    from ml.segments import Sources
 
 QUESTIONS = ("rq1", "rq2", "rq3")
 
 
-def sources(work: Work) -> Sources:
+def sources(work: Work) -> "Sources":
     """Files behind the labels, from the inputs of `LABEL_NEEDS`."""
+    from ml.segments import Sources
+
     return Sources(
         interactions=work.one("interactions").file("interactions.parquet"),
         features=work.one("article_features").file("features.parquet"),
@@ -21,6 +27,8 @@ def sources(work: Work) -> Sources:
 
 
 def _compute(work: Work) -> Summary:
+    from ml.segments import ALL, evaluate_segments
+
     per_case = {q: work.one(f"evaluation_{q}").file("per_case.parquet") for q in QUESTIONS}
     predictions = work.one("predictions").path
     found = evaluate_segments(predictions, per_case, sources(work), work.dataset.clock, work.out)

@@ -9,16 +9,17 @@ from collections import Counter
 
 from assets.stage import Need, Stage, Summary, Work, no_recipe
 from ml.errors import DataError
-from ml.log import Catalogue, Clicks
-from ml.sessions import session_ranges, write_sessions
 
 
 def _compute(work: Work) -> Summary:
+    from ml.sessions import reader_times, session_ranges, write_sessions
+
     interactions = work.one("interactions")
-    catalogue = Catalogue.load(work.one("article_features").file("features.parquet"))
-    clicks = Clicks.load(interactions.file("interactions.parquet"), catalogue)
     spans = work.split.spans(work.dataset.clock, work.day)
-    ranges = session_ranges(clicks, {name: spans[name] for name in ("train", "validation")})
+    ranges = session_ranges(
+        *reader_times(interactions.file("interactions.parquet")),
+        {name: spans[name] for name in ("train", "validation")},
+    )
     counts = Counter(ranges.column("split").to_pylist())
     if not counts["train"]:
         raise DataError(
@@ -36,11 +37,8 @@ SESSION_SPLITS = Stage(
     name="session_splits",
     group="features",
     description="Training and validation targets with the range of interactions that is their history (Sec. 3.4).",
-    needs=(
-        Need("interactions", "interactions", lambda s: (s.fit_days, s.fit_days)),
-        Need("article_features", "article_features", lambda s: (s.fit_days, s.fit_days)),
-    ),
-    modules=("assets.sessions", "ml.sessions", "ml.log", "ml.splits"),
+    needs=(Need("interactions", "interactions", lambda s: (s.fit_days, s.fit_days)),),
+    modules=("assets.sessions", "ml.sessions", "ml.splits"),
     recipe=no_recipe,
     compute=_compute,
     by_split="fit",

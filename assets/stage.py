@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ml.asof import AsOfPaths
 from ml.datasets import Dataset
 from ml.models import MODELS
 from ml.splits import ROLLING, Split, split
 from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lake import Lake, Ref, Version
+
+if TYPE_CHECKING:
+    from ml.asof import AsOfPaths
 
 BASELINE = "popular_15"
 Models = Literal["none", "every", "trained", "embedding"]
@@ -89,8 +91,10 @@ class Work:
         (version,) = self.inputs[name]
         return version
 
-    def asof_paths(self) -> AsOfPaths:
+    def asof_paths(self) -> "AsOfPaths":
         """Files of the as-of door, from the inputs of `AS_OF_NEEDS`."""
+        from ml.asof import AsOfPaths
+
         content: dict[str, list[Path]] = {}
         for version in self.inputs["article_embeddings"]:
             for file in sorted(version.files("*.parquet")):

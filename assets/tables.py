@@ -5,21 +5,24 @@ Belongs here: one stage a table. Does not belong here: the rules by which rows b
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
 from assets.stage import Need, Stage, Summary, Work, inview_label
 from ml.datasets import Dataset
-from ml.inview import synthesise
-from ml.readers import reader
-from ml.readers.remarks import Remark, added
 from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings
 from resources.lake import write_parquet
 
+if TYPE_CHECKING:
+    from ml.readers.remarks import Remark
+
 
 def _compute(table: str, work: Work) -> Summary:
+    from ml.inview import synthesise
+    from ml.readers import reader
+
     choice = work.settings.inview_of(work.dataset) if table == "impressions" else None
     tables = reader(work.dataset.reader).tables(work.one("raw_parquet").path, work.dataset, work.day)
     rows, more, labels = getattr(tables, table), {}, {}
@@ -39,8 +42,10 @@ def _compute(table: str, work: Work) -> Summary:
     )
 
 
-def _told(table: str, remarks: Sequence[Remark]) -> list[dict[str, Any]]:
+def _told(table: str, remarks: "Sequence[Remark]") -> list[dict[str, Any]]:
     """What was published in spite of something: how many rows of which file, and the first of them."""
+    from ml.readers.remarks import added
+
     return [
         {
             **{name: getattr(r, name) for name in ("reason", "column", "file", "count")},

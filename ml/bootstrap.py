@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from ml.metrics import coverage
 
@@ -62,6 +61,8 @@ def ratios(
     above: np.ndarray, below: np.ndarray, reader: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
 ) -> list[Interval]:
     """Sum of `above` over sum of `below` (float [N, M]) per column; cases with NaN in either are left out."""
+    from scipy.sparse import csr_matrix
+
     above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
     valid = ~(np.isnan(above) | np.isnan(below))
     readers, owner = np.unique(reader, return_inverse=True)
@@ -121,6 +122,8 @@ def _normal(value: float, drawn: np.ndarray, readers: int) -> Interval:
 
 def _drawn_unions(items: np.ndarray, reader: np.ndarray, readers: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     """Number of distinct items that the readers of each resample received; float64 [resamples]."""
+    from scipy.sparse import csr_matrix
+
     ids, row = np.unique(items, return_inverse=True)
     once = np.ones(len(items), dtype=np.float32)
     received = csr_matrix((once, (row, np.searchsorted(readers, reader))), (len(ids), len(readers)))

@@ -18,8 +18,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from safetensors.numpy import load_file, save_file
-from scipy.special import ndtri
-from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 
 from ml.articles import NUMERIC, SENTIMENT, ArticleTable
 from ml.asof import AsOf
@@ -154,6 +152,8 @@ class FittedFeatures:
         Age and popularity are taken as of each click (an even sample of at most 200,000), metadata once for each
         clicked article, the category vocabulary from the same articles. Raises DataError without targets.
         """
+        from sklearn import preprocessing
+
         if len(targets) == 0:
             raise DataError("no training clicks to fit features on: choose an as-of day with clicks in the days before")
         families = resolve_families(recipe, asof)
@@ -167,7 +167,7 @@ class FittedFeatures:
         )
         sample = targets[np.linspace(0, len(targets) - 1, min(len(targets), _FIT_CLICKS)).astype(np.int64)]
         raw = raw_dynamic(asof, minute_start(asof.clicks.time[sample]), asof.clicks.article[sample][:, None])[:, 0]
-        scaler = RobustScaler().fit(raw)
+        scaler = preprocessing.RobustScaler().fit(raw)
         return cls(spec, *_fit_numeric(asof.articles.numeric[clicked]), scaler.center_, scaler.scale_)
 
     def numeric(self, articles: ArticleTable) -> np.ndarray:
@@ -266,6 +266,8 @@ def read_bucket(seconds: np.ndarray) -> np.ndarray:
 def to_normal(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     """Map values to a standard normal by their place among `quantiles` (as scikit-learn's QuantileTransformer with
     normal output does); NaN stays."""
+    from scipy.special import ndtri
+
     references = np.linspace(0, 1, len(quantiles))
     forward = np.interp(values, quantiles, references)
     backward = -np.interp(-values, -quantiles[::-1], -references[::-1])
@@ -286,6 +288,8 @@ def _logged(numeric: np.ndarray) -> np.ndarray:
 def _fit_numeric(numeric: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Centre and scale of each numeric column and the quantiles of the digit ratio; columns without any known value get
     centre 0 and scale 1."""
+    from sklearn import preprocessing
+
     raw = _logged(numeric)
     centre, scale = np.zeros(len(NUMERIC)), np.ones(len(NUMERIC))
     quantiles = np.linspace(0, 1, 2)
@@ -294,14 +298,14 @@ def _fit_numeric(numeric: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
         if len(known) == 0:
             continue
         if name == SENTIMENT:
-            standard = StandardScaler().fit(known)
+            standard = preprocessing.StandardScaler().fit(known)
             centre[i], scale[i] = standard.mean_[0], standard.scale_[0]
         elif name == QUANTILE:
-            fitted = QuantileTransformer(
+            fitted = preprocessing.QuantileTransformer(
                 n_quantiles=min(_QUANTILES, len(known)), output_distribution="normal", subsample=None
             ).fit(known)
             quantiles = fitted.quantiles_[:, 0]
         else:
-            robust = RobustScaler(quantile_range=(1.0, 99.0)).fit(known)
+            robust = preprocessing.RobustScaler(quantile_range=(1.0, 99.0)).fit(known)
             centre[i], scale[i] = robust.center_[0], robust.scale_[0]
     return centre, scale, quantiles

@@ -16,7 +16,6 @@ import pyarrow as pa
 from ml import schema
 from ml.clock import minute_start
 from ml.errors import DataError
-from ml.metrics import labels_from_lists
 from ml.parquet import read_table
 
 _FEATURES = "rebuild article_features"
@@ -99,15 +98,24 @@ class Clicks:
 
     @classmethod
     def load(cls, path: Path, catalogue: Catalogue) -> "Clicks":
-        """From `interactions` parquet. Raises DataError where it is damaged or an article is not in the catalogue."""
-        table = read_table(path, schema.INTERACTIONS, "rebuild interactions")
-        article = catalogue.rows(int_array(table, schema.ARTICLE_ID))
+        """From `interactions` parquet, a column at a time: beside the arrays, memory holds one column. Raises DataError
+        where it is damaged or an article is not in the catalogue."""
+
+        def column(name: str) -> pa.Table:
+            return read_table(path, schema.some(schema.INTERACTIONS, name), "rebuild interactions")
+
+        def integers(name: str, dtype: type = np.int64) -> np.ndarray:
+            return int_array(column(name), name, dtype)
+
+        article = catalogue.rows(integers(schema.ARTICLE_ID))
         if np.any(article < 0):
             raise DataError(f"{path}: {int(np.sum(article < 0))} clicks on articles that article_features lacks")
-        read_time = table.column(schema.READ_TIME).to_numpy(zero_copy_only=False).astype(np.float32)
-        context = np.stack([int_array(table, name, np.int32) for name in schema.CONTEXT], axis=1)
+        read_time = column(schema.READ_TIME).column(0).to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        context = np.empty((len(article), len(schema.CONTEXT)), dtype=np.int32)
+        for place, name in enumerate(schema.CONTEXT):
+            context[:, place] = integers(name, np.int32)
         columns = (schema.USER_ID, schema.CLICK_TIME, schema.SESSION_ID, schema.IMPRESSION_ID)
-        user, time, session, impression = (int_array(table, c) for c in columns)
+        user, time, session, impression = (integers(c) for c in columns)
         return cls(user, article, time, read_time, session, impression, context)
 
 
@@ -135,6 +143,8 @@ class Impressions:
     def load(cls, paths: list[Path], catalogue: Catalogue) -> "Impressions":
         """From the `impressions` parquet files of consecutive days. A clicked article that was not in view is ignored
         here (the reader's quarantine reports it)."""
+        from ml.metrics import labels_from_lists
+
         names = [schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME, schema.SESSION_ID]
         lists = (schema.INVIEW, schema.CLICKED)
         wanted = schema.some(schema.IMPRESSIONS, *names, *lists, *schema.CONTEXT, schema.SYNTHETIC)

@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from ml.errors import DataError
 
@@ -25,10 +25,11 @@ class UndefinedMetricWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class RankedLists:
-    """Labelled lists in order of falling score, equal scores gathered into tie groups.
+    """Labelled lists in order of falling score, equal scores gathered into tie groups, of which those with a click are
+    kept: the others are what lies between.
 
     int64 [G], in order of list and rank: `owner` list of a group, `first` rank (from 1) of its best place, `size`
-    items, `clicks` clicked items. int64 [I]: `items` and `clicked` per list.
+    items, `clicks` clicked items (1 or more). int64 [I]: `items` and `clicked` per list.
     """
 
     owner: np.ndarray
@@ -44,22 +45,15 @@ class RankedLists:
 
         Raises DataError when the shapes disagree or a score is NaN.
         """
-        labels, scores, lengths = np.asarray(labels, dtype=bool), np.asarray(scores), _lengths(offsets, len(scores))
+        labels, scores = np.ascontiguousarray(labels, dtype=bool), np.ascontiguousarray(scores)
+        lengths = _lengths(offsets, len(scores))
         if len(labels) != len(scores):
             raise DataError(f"{len(labels)} labels for {len(scores)} scores: every scored item needs one")
         if np.isnan(scores).any():
             raise DataError(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN: the model is broken")
-        lists = np.repeat(np.arange(len(lengths)), lengths)
-        order = np.lexsort((-scores, lists))
-        ranked, labels = scores[order], labels[order]
-        new = np.ones(len(ranked), dtype=bool)
-        new[1:] = (ranked[1:] != ranked[:-1]) | (lists[1:] != lists[:-1])
-        begin = np.flatnonzero(new)
-        size = np.diff(np.append(begin, len(ranked)))
-        clicks = np.diff(np.concatenate([[0], np.cumsum(labels)])[np.append(begin, len(ranked))])
-        owner = lists[begin]
+        owner, first, size, clicks = _tie_groups(labels, scores, np.asarray(offsets, dtype=np.int64))
         clicked = np.bincount(owner, weights=clicks, minlength=len(lengths)).astype(np.int64)
-        return cls(owner, begin - np.asarray(offsets)[owner] + 1, size, clicks, lengths, clicked)
+        return cls(owner, first, size, clicks, lengths, clicked)
 
     def _sum(self, per_group: np.ndarray) -> np.ndarray:
         return np.bincount(self.owner, weights=per_group, minlength=len(self.items))
@@ -76,10 +70,10 @@ class RankedLists:
 def auc(lists: RankedLists) -> np.ndarray:
     """Area under the ROC curve of each list, ties counted half; float64 [I], NaN where only one class is present."""
     clicked, unclicked = lists.clicked, lists.items - lists.clicked
+    earlier_lists = np.concatenate([[0], np.cumsum(clicked)])[lists.owner]
     missed = lists.size - lists.clicks
-    seen = np.cumsum(missed)
-    before_list = np.concatenate([[0], np.cumsum(unclicked)])[lists.owner]
-    below = unclicked[lists.owner] - (seen - before_list)
+    missed_so_far = lists.first + lists.size - 1 - (np.cumsum(lists.clicks) - earlier_lists)
+    below = unclicked[lists.owner] - missed_so_far
     twice = lists._sum(lists.clicks * (2 * below + missed))
     return _ratio(twice, 2.0 * clicked * unclicked, "AUC", "contain one class only")
 
@@ -90,9 +84,7 @@ def mrr(lists: RankedLists) -> np.ndarray:
     In a tie group of n items, c of them clicked, the first click takes the group's place j with probability
     C(n - j, c - 1) / C(n, c). NaN where nothing was clicked.
     """
-    hit = np.flatnonzero(lists.clicks > 0)
-    owner, where = np.unique(lists.owner[hit], return_index=True)
-    group = hit[where]
+    owner, group = np.unique(lists.owner, return_index=True)
     size, clicks, above = lists.size[group], lists.clicks[group], lists.first[group] - 1
     expected, chance = np.zeros(len(group)), clicks / size
     active, place = np.arange(len(group)), 1
@@ -247,6 +239,28 @@ def submission_ranks(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return ranks
 
 
+@nb.njit(cache=True, nogil=True)
+def _tie_groups(labels: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Owner, first rank, size and clicks of every tie group with a click; int64 [4, G]."""
+    groups = np.empty((4, labels.sum()), np.int64)
+    n = 0
+    for i in range(len(offsets) - 1):
+        label, score = labels[offsets[i] : offsets[i + 1]], scores[offsets[i] : offsets[i + 1]]
+        if not label.any():
+            continue
+        order = np.argsort(-score)
+        end = 0
+        while end < len(order):
+            begin, clicks = end, 0
+            while end < len(order) and score[order[end]] == score[order[begin]]:
+                clicks += label[order[end]]
+                end += 1
+            if clicks:
+                groups[0, n], groups[1, n], groups[2, n], groups[3, n] = i, begin + 1, end - begin, clicks
+                n += 1
+    return groups[:, :n]
+
+
 def _lengths(offsets: np.ndarray, total: int) -> np.ndarray:
     """Lengths of ragged lists, int64 [I]; DataError when the offsets do not span the flat array."""
     offsets = np.asarray(offsets, dtype=np.int64)
@@ -276,6 +290,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def _unit_sums(vectors: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For blocks of lists: number of articles with a vector float64 [b], sum of their unit vectors float64 [b, D]."""
+    from scipy.sparse import csr_matrix
+
     rows, offsets = np.asarray(rows), np.asarray(offsets, dtype=np.int64)
     _lengths(offsets, len(rows))
     known = np.concatenate([[0], np.cumsum(rows >= 0)])

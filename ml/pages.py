@@ -53,10 +53,13 @@ def checked_rows(file: pq.ParquetFile, path: Path, most: int, values: int | None
     widest = 1.0
     with path.open("rb") as stream:
         for group in _groups(file):
-            width = 0.0
+            width, unpacked = 0.0, 0
             for i in range(group.num_columns):
                 repetition = file.metadata.schema.column(i).max_repetition_level
-                width += _chunk_width(stream, group, i, repetition, size, values)
+                column, page = _chunk_width(stream, group, i, repetition, size, values)
+                width, unpacked = width + column, unpacked + page
+            if unpacked > 2 * PAGE_BYTES:
+                raise ValueError(f"its columns have pages of {unpacked >> 20} MiB side by side")
             widest = max(widest, width)
     return max(1, min(most, int(BATCH_BYTES / widest)))
 
@@ -73,8 +76,9 @@ def decoded_bytes(file: pq.ParquetFile, path: Path, columns: Collection[str] | N
                     continue
                 pages = _sound_pages(stream, chunk, group.num_rows, leaf.max_repetition_level, size, most)
                 width = _WIDTH.get(chunk.physical_type)
-                total += chunk.num_values * (width or 4) + group.num_rows * 8 * (leaf.max_repetition_level > 0)
-                total += sum(p.uncompressed for p in pages) if width is None else 0
+                unpacked = sum(p.uncompressed for p in pages)
+                total += chunk.num_values * 4 + unpacked if width is None else max(chunk.num_values * width, unpacked)
+                total += group.num_rows * 8 * (leaf.max_repetition_level > 0)
                 if total > most:
                     raise ValueError(f"it expands to more than {most >> 20} MiB")
     return total
@@ -89,19 +93,21 @@ def _groups(file: pq.ParquetFile) -> list[Any]:
     return groups
 
 
-def _chunk_width(stream: BufferedReader, group: Any, index: int, repetition: int, size: int, most: int) -> float:
-    """Decoded bytes a row of one column chunk, from its checked pages."""
+def _chunk_width(
+    stream: BufferedReader, group: Any, index: int, repetition: int, size: int, most: int
+) -> tuple[float, int]:
+    """Decoded bytes a row of one column chunk, and bytes of its largest page, from its checked pages."""
     chunk, rows = group.column(index), group.num_rows
     pages = _sound_pages(stream, chunk, rows, repetition, size, most)
     data = [p for p in pages if p.kind in (_DATA, _DATA_V2)]
-    values = chunk.num_values
+    values, largest = chunk.num_values, max((p.uncompressed for p in pages), default=0)
     if not rows:
-        return 0.0
+        return 0.0, 0
     fixed = _WIDTH.get(chunk.physical_type)
     if fixed is not None:
-        return values * (fixed + 2) / rows
+        return values * (fixed + 2) / rows, largest
     dense = max((p.uncompressed / p.values for p in data if p.values), default=0.0)
-    return (dense + 8) * values / rows
+    return (dense + 8) * values / rows, largest
 
 
 def _sound_pages(stream: BufferedReader, chunk: Any, rows: int, repetition: int, size: int, most: int) -> list[Page]:

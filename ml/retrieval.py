@@ -1,6 +1,6 @@
 """Nearest articles by inner product: an index over article vectors, its kind chosen by measurement.
 
-Belongs here: building, choosing, storing, loading and searching an index. Does not belong here: the vectors
+Belongs here: building, choosing, storing, loading, refreshing and searching an index. Does not belong here: the vectors
 (`ml.models`) and exact top lists with exclusions (`ml.topk`).
 
 A folder holds `index.faiss`, `ids.npy` (the article id of each row) and `choice.json` (kind, parameters, and what was
@@ -35,6 +35,8 @@ _EF_SEARCH = (32, 64, 128, 256)
 _TIMED_QUERIES = 100
 _IDS_BYTES = 256 << 20
 _ANEW = "build it anew"
+_TURNS = 60
+_MOVED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,56 @@ def search(index: ArticleIndex, queries: np.ndarray, k: int = K) -> tuple[np.nda
     return np.where(rows >= 0, index.ids[rows], -1), np.where(rows >= 0, scores, -np.inf).astype(np.float32)
 
 
+def refreshed(index: ArticleIndex, vectors: np.ndarray, ids: np.ndarray, turn: int) -> ArticleIndex:
+    """The index over new `vectors` (float32 [A, d]) of the same articles and of those published since: `ids` int64 [A]
+    begins with the index's own. The old index stays as it is.
+
+    An index of inverted lists keeps its centroids. An article stays in its list unless its vector moved by more than a
+    squared distance of 0.1 or its turn has come (row modulo 60 = `turn` modulo 60; with one turn a minute, every
+    article's list is at most an hour old). Inner products are always those of the new vectors; what a stale list costs
+    is recall. Other kinds take all vectors anew. Raises DataError for arrays that do not fit the index.
+    """
+    faiss = _faiss()
+    vectors, ids = _checked(vectors, "vectors"), np.asarray(ids, dtype=np.int64)
+    known = len(index.ids)
+    if vectors.shape != (len(ids), index.index.d) or not np.array_equal(ids[:known], index.ids):
+        raise DataError(
+            f"vectors {vectors.shape} are not of the {known} articles of the index and later ones: build it"
+        )
+    new = faiss.clone_index(index.index)
+    new.reset()
+    if isinstance(new, faiss.IndexIVF):
+        lists = _lists_of(index.index, vectors, turn)
+        new.add_core(len(ids), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
+    else:
+        new.add(vectors)
+    return ArticleIndex(new, ids, index.choice | {"articles": len(ids)})
+
+
+def _lists_of(index: Any, vectors: np.ndarray, turn: int) -> np.ndarray:
+    """The inverted list of each vector, int64 [A], from where the index has the old ones."""
+    lists = np.full(len(vectors), -1, dtype=np.int64)
+    for number in range(index.nlist):
+        rows, old = _stored(index, number)
+        moved = np.square(vectors[rows] - old).sum(axis=1) > _MOVED
+        lists[rows] = np.where(moved | (rows % _TURNS == turn % _TURNS), -1, number)
+    stale = np.flatnonzero(lists < 0)
+    if len(stale):
+        lists[stale] = index.quantizer.search(vectors[stale], 1)[1][:, 0]
+    return lists
+
+
+def _stored(index: Any, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows int64 [n] and vectors float32 [n, d] of an inverted list."""
+    faiss = _faiss()
+    size, lists = index.invlists.list_size(number), index.invlists
+    if not size:
+        return np.zeros(0, dtype=np.int64), np.zeros((0, index.d), dtype=np.float32)
+    rows = faiss.rev_swig_ptr(lists.get_ids(number), size)
+    codes = faiss.rev_swig_ptr(lists.get_codes(number), size * index.code_size)
+    return rows.copy(), codes.view(np.float32).reshape(size, index.d).copy()
+
+
 def _candidates(vectors: np.ndarray, queries: np.ndarray, seed: int) -> Iterator[_Candidate]:
     faiss = _faiss()
     n, d = vectors.shape
@@ -149,16 +201,11 @@ def _candidates(vectors: np.ndarray, queries: np.ndarray, seed: int) -> Iterator
     if n < EXACT_BELOW or not len(queries):
         return
     truth = flat.search(queries, K)[1]
-    lists = _lists(n)
-    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, lists, faiss.METRIC_INNER_PRODUCT)
-    ivf.cp.seed = seed + 1
-    ivf.cp.max_points_per_centroid = 64
-    ivf.train(vectors)
-    ivf.add(vectors)
+    ivf = inverted_lists(vectors, seed)
     for probes in _PROBES:
         parameters = {"nprobe": probes}
         recall, distances = _measure(ivf, parameters, queries, truth, faiss.cvar.indexIVF_stats)
-        yield _Candidate(ivf, f"IVF{lists},Flat", parameters, recall, distances + lists, _latency(ivf, queries))
+        yield _Candidate(ivf, f"IVF{ivf.nlist},Flat", parameters, recall, distances + ivf.nlist, _latency(ivf, queries))
     graph = faiss.IndexHNSWFlat(d, 32, faiss.METRIC_INNER_PRODUCT)
     with _one_thread():  # the order of insertion decides the graph
         graph.add(vectors)
@@ -166,6 +213,18 @@ def _candidates(vectors: np.ndarray, queries: np.ndarray, seed: int) -> Iterator
         parameters = {"efSearch": ef}
         recall, distances = _measure(graph, parameters, queries, truth, faiss.cvar.hnsw_stats)
         yield _Candidate(graph, "HNSW32", parameters, recall, GRAPH_PENALTY * distances, _latency(graph, queries))
+
+
+def inverted_lists(vectors: np.ndarray, seed: int = 0) -> Any:
+    """A FAISS index of `vectors` float32 [A, d] in about 4 sqrt(A) inverted lists around centroids of their own."""
+    faiss = _faiss()
+    dim = vectors.shape[1]
+    ivf = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, _lists(len(vectors)), faiss.METRIC_INNER_PRODUCT)
+    ivf.cp.seed = seed + 1
+    ivf.cp.max_points_per_centroid = 64
+    ivf.train(vectors)
+    ivf.add(vectors)
+    return ivf
 
 
 def _measure(

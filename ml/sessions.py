@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml import schema
+from ml.clock import MS_PER_MINUTE
 from ml.errors import DataError
 from ml.log import Clicks, int_array
 from ml.parquet import read_table, require_columns
@@ -31,35 +32,15 @@ MASK_WIDTH = 2 * REACH + 1
 _ROW_GROUP = 1 << 17
 _DIGEST = b"interactions"
 
-_KEYS = (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)
-_REST = tuple(n for n in schema.INTERACTIONS.names if n not in (*_KEYS, schema.SESSION_ID))
-_CLICK_ORDER = ", ".join([schema.CLICK_TIME, schema.ARTICLE_ID, "source_session", *_REST])
+_REST = tuple(n for n in schema.INTERACTIONS.names if n not in (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID))
 
 INTERACTIONS_SQL = f"""
-WITH clicks AS (
-    SELECT user_id, article_id, epoch_ms(time) AS time, session_id AS source_session, {", ".join(_REST)}
-    FROM read_parquet($files)
-    WHERE epoch_ms(time) >= $start AND epoch_ms(time) < $stop
-),
-marked AS (
-    SELECT *, CASE
-        WHEN lag(time) OVER reader IS NULL THEN 0
-        WHEN source_session IS NOT NULL AND lag(source_session) OVER reader IS NOT NULL
-            THEN CAST(source_session <> lag(source_session) OVER reader AS BIGINT)
-        ELSE CAST(time - lag(time) OVER reader >= $gap AS BIGINT) END AS opens,
-        row_number() OVER reader AS place
-    FROM clicks WINDOW reader AS (PARTITION BY user_id ORDER BY {_CLICK_ORDER})
-),
-numbered AS (
-    SELECT *, CAST(sum(opens) OVER (
-        PARTITION BY user_id ORDER BY place ROWS UNBOUNDED PRECEDING
-    ) AS BIGINT) AS session_id
-    FROM marked
-)
-SELECT {", ".join(schema.INTERACTIONS.names)} FROM numbered ORDER BY user_id, place
+SELECT user_id, article_id, epoch_ms(time) AS time, {", ".join(_REST)}
+FROM read_parquet($files)
+WHERE epoch_ms(time) >= $start AND epoch_ms(time) < $stop
+ORDER BY user_id, time, article_id, {", ".join(_REST)}
 """
-"""Clicks of `$files` with $start <= time < $stop (ms), sorted, with sessions numbered 0.. within the reader. A session
-begins where the source's session changes and, where the source names none, after $gap ms without a click."""
+"""Clicks of `$files` with $start <= time < $stop (ms), by reader and time, with the source's sessions."""
 
 
 def build_interactions(
@@ -79,20 +60,19 @@ def build_interactions(
     for path in click_files:
         require_columns(path, schema.INTERACTIONS, "rebuild the clicks of that day")
     rows = 0
+    numbering = _Numbering(gap_minutes * MS_PER_MINUTE)
     with pq.ParquetWriter(out, schema.INTERACTIONS, compression="zstd") as writer:
-        for table in _row_groups(con, click_files, start_ms, end_ms, gap_minutes):
-            writer.write_table(table, row_group_size=_ROW_GROUP)
+        for table in _row_groups(con, click_files, start_ms, end_ms):
+            writer.write_table(numbering.number(table), row_group_size=_ROW_GROUP)
             rows += table.num_rows
     return rows
 
 
-def _row_groups(
-    con: "duckdb.DuckDBPyConnection", files: list[Path], start_ms: int, end_ms: int, gap_minutes: int
-) -> Iterator[pa.Table]:
+def _row_groups(con: "duckdb.DuckDBPyConnection", files: list[Path], start_ms: int, end_ms: int) -> Iterator[pa.Table]:
     """The query's rows in tables of `_ROW_GROUP`, whatever the engine's own batches are."""
     if not files:
         return
-    values = {"files": [str(f) for f in files], "start": start_ms, "stop": end_ms, "gap": gap_minutes * 60_000}
+    values = {"files": [str(f) for f in files], "start": start_ms, "stop": end_ms}
     waiting: list[pa.RecordBatch] = []
     held = 0
     for batch in con.sql(INTERACTIONS_SQL, params=values).to_arrow_reader(_ROW_GROUP):
@@ -100,31 +80,68 @@ def _row_groups(
         held += batch.num_rows
         while held >= _ROW_GROUP:
             table = pa.Table.from_batches(waiting)
-            yield _typed(table.slice(0, _ROW_GROUP))
+            yield table.slice(0, _ROW_GROUP).combine_chunks()
             waiting = table.slice(_ROW_GROUP).to_batches()
             held -= _ROW_GROUP
     if held:
-        yield _typed(pa.Table.from_batches(waiting))
+        yield pa.Table.from_batches(waiting).combine_chunks()
 
 
-def _typed(table: pa.Table) -> pa.Table:
-    """In schema `INTERACTIONS`: DuckDB knows no timestamp in ms with a zone, so times come as integers."""
-    return table.combine_chunks().cast(schema.INTERACTIONS)
+class _Numbering:
+    """Sessions numbered 0.. within the reader, over tables that follow each other. A session begins where the source's
+    session changes and, where the source names none, after `gap_ms` without a click."""
+
+    def __init__(self, gap_ms: int) -> None:
+        self._gap = gap_ms
+        self._last = np.full(5, -1, dtype=np.int64)
+
+    def number(self, table: pa.Table) -> pa.Table:
+        """The table in schema `INTERACTIONS` (DuckDB knows no timestamp in ms with a zone: its times are integers)."""
+        source = table.column(schema.SESSION_ID).combine_chunks()
+        known = source.is_valid().to_numpy(zero_copy_only=False)
+        user, time = (table.column(name).to_numpy() for name in (schema.USER_ID, schema.CLICK_TIME))
+        number = _numbers(user, time, source.fill_null(0).to_numpy(), known, self._gap, self._last)
+        place = table.schema.get_field_index(schema.SESSION_ID)
+        numbered = table.set_column(place, schema.SESSION_ID, pa.array(number))
+        return numbered.select(schema.INTERACTIONS.names).cast(schema.INTERACTIONS)
+
+
+@nb.njit(cache=True, nogil=True)
+def _numbers(
+    user: np.ndarray, time: np.ndarray, source: np.ndarray, known: np.ndarray, gap: int, last: np.ndarray
+) -> np.ndarray:
+    """Session numbers int64 [n]. `last` holds reader, time, source's session, whether that is known, and number of the
+    click before (number -1: there is none), and is moved on."""
+    number = np.empty(len(user), np.int64)
+    for row in range(len(user)):
+        named = known[row] and last[3] == 1
+        opens = source[row] != last[2] if named else time[row] - last[1] >= gap
+        number[row] = 0 if last[4] < 0 or user[row] != last[0] else last[4] + opens
+        last[0], last[1], last[2], last[3], last[4] = user[row], time[row], source[row], known[row], number[row]
+    return number
+
+
+def reader_times(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reader and time (ms) of every click of an `interactions` file, int64 [N] each: all that ranges depend on."""
+    table = read_table(
+        path, schema.some(schema.INTERACTIONS, schema.USER_ID, schema.CLICK_TIME), "rebuild interactions"
+    )
+    return int_array(table, schema.USER_ID), int_array(table, schema.CLICK_TIME)
 
 
 def session_ranges(
-    clicks: Clicks, spans: dict[str, tuple[int, int]], max_history: int = 64, min_history: int = 1
+    user: np.ndarray, time: np.ndarray, spans: dict[str, tuple[int, int]], max_history: int = 64, min_history: int = 1
 ) -> pa.Table:
-    """Targets of each split and their history as rows [first, target) of `clicks` (schema `SESSIONS`), by split in the
-    order of `spans` (name -> [start, end) of target times in ms), then by row.
+    """Targets of each split and their history as rows [first, target) (schema `SESSIONS`), by split in the order of
+    `spans` (name -> [start, end) of target times in ms), then by row. Clicks are `user`, `time` (ms) int64 [N], sorted.
 
     A history holds the last `max_history` clicks strictly before the target; targets with fewer than `min_history` are
     left out. Clicks in the target's own millisecond may stand between them: they are no history.
     """
-    first, known = _ranges(clicks.user, clicks.time, max_history)
+    first, known = _ranges(user, time, max_history)
     parts = [schema.SESSIONS.empty_table()]
     for name, (start, end) in spans.items():
-        target = np.flatnonzero((clicks.time >= start) & (clicks.time < end) & (known >= min_history))
+        target = np.flatnonzero((time >= start) & (time < end) & (known >= min_history))
         split = pa.repeat(pa.scalar(name), len(target))
         parts.append(pa.Table.from_arrays([pa.array(first[target]), pa.array(target), split], schema=schema.SESSIONS))
     return pa.concat_tables(parts)
@@ -133,7 +150,7 @@ def session_ranges(
 @nb.njit(cache=True, nogil=True)
 def _ranges(user: np.ndarray, time: np.ndarray, max_history: int) -> tuple[np.ndarray, np.ndarray]:
     """(first history row, number of history clicks) of every click."""
-    first, known = np.empty(len(user), np.int64), np.empty(len(user), np.int64)
+    first, known = np.empty(len(user), np.int64), np.empty(len(user), np.int32)
     begin = stop = 0
     for row in range(len(user)):
         if row == 0 or user[row] != user[row - 1]:
@@ -171,7 +188,8 @@ def read_sessions(path: Path, digest: str) -> Sessions:
         raise DataError(
             f"{path}: made for interactions {bound or '(unknown)'}, not for {digest}: rebuild session_splits"
         )
-    split = table.column("split").to_numpy(zero_copy_only=False).astype(str)
+    named = table.column("split").combine_chunks().dictionary_encode()
+    split = np.array(named.dictionary.to_pylist(), dtype=str)[named.indices.to_numpy()]
     first, target = int_array(table, "first"), int_array(table, "target")
     if np.any(first < 0) or np.any(first > target):
         raise DataError(f"{path}: a history begins before the first row or after its target: rebuild session_splits")

@@ -127,7 +127,7 @@ def train(spec: TrainSpec, progress: Progress = lambda _: None) -> TrainResult:
         progress("no validation targets: training goes to its end and keeps the last weights")
     with _reproducible(device):
         torch.manual_seed(dropout_seed(spec.seed, -1 % 2**32))
-        run = _Run(batches, chosen, SnertNet(fitted.spec, recipe).to(device), device, progress)
+        run = Run(batches, chosen, SnertNet(fitted.spec, recipe).to(device), device, progress)
         best, curves = run.fit(_Keeper.of(spec, device, len(targets)))
     spec.out.mkdir(parents=True, exist_ok=True)
     metrics: dict[str, float | int | str] = {
@@ -175,7 +175,7 @@ class _Keeper:
         return cls(States(spec.states, identity), spec.states_every)
 
 
-class _Run:
+class Run:
     """The loop over steps of one network on one device."""
 
     def __init__(
@@ -194,8 +194,8 @@ class _Run:
         """Train to the end or until validation stops improving; the network ends with the best weights."""
         best, curves = self._resume(keeper)
         started, over = time.monotonic(), self._over(best)
-        for step, batch in self._batches(self.steps if over else self.first):
-            point = self._step(step, batch)
+        for step, batch in self.ahead(self.steps if over else self.first, self.steps):
+            point = self.step(step, batch)
             done = self.steps_done = step + 1
             if done % self.recipe.eval_every == 0 or done == self.steps:
                 measured = self.validation.measure(self.batches.asof, self._model())
@@ -286,22 +286,22 @@ class _Run:
         best.weights = {name: tensor.to(self.device) for name, tensor in parts["best"].items()}
         self.steps_done = self.first = state.step
 
-    def _batches(self, first: int) -> Iterator[tuple[int, Batch]]:
-        """Steps from `first` on with their batches, made a little ahead in one other thread."""
+    def ahead(self, first: int, stop: int) -> Iterator[tuple[int, Batch]]:
+        """Steps from `first` up to `stop` with their batches, made a little ahead in one other thread."""
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            ahead = range(first, min(first + _AHEAD, self.steps))
+            ahead = range(first, min(first + _AHEAD, stop))
             waiting: list[Future[Batch]] = [pool.submit(self.batches.make, s) for s in ahead]
-            for step in range(first, self.steps):
+            for step in range(first, stop):
                 before = time.monotonic()
                 batch = waiting.pop(0).result()
                 self.seconds["wait for data"] += time.monotonic() - before
-                if step + _AHEAD < self.steps:
+                if step + _AHEAD < stop:
                     waiting.append(pool.submit(self.batches.make, step + _AHEAD))
                 yield step, batch
             for future in waiting:
                 future.cancel()
 
-    def _step(self, step: int, batch: Batch) -> dict[str, float]:
+    def step(self, step: int, batch: Batch) -> dict[str, float]:
         """One update; the point of the curves."""
         before = time.monotonic()
         self.net.train()

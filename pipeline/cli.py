@@ -22,6 +22,7 @@ import typer
 
 from ml.errors import DataError, NewsrecError, UsageError
 from pipeline.audit.cli import audit
+from pipeline.bench import bench
 from pipeline.lake_cli import erase, lake_app
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(audit, name="audit")
 app.add_typer(lake_app, name="lake")
+app.command()(bench)
 app.command()(erase)
 
 DatasetOption = Annotated[
@@ -629,38 +631,6 @@ def _statements() -> list[str]:
     if sys.stdin.isatty():
         say("statements end with ';', end of input leaves; \\d lists the views with `SHOW TABLES;`")
     return [s.strip() for s in sys.stdin.read().split(";") if s.strip()]
-
-
-@app.command()
-def bench(
-    name: Annotated[str, typer.Argument(help="popularity, retrieval, ingestion, globo_baselines or audit")],
-    size: Annotated[str, typer.Option(help="quick or paper")] = "quick",
-    data_root: RootOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Time ours against a reference from the same run."""
-    from ml.benchmarks import BENCHMARKS
-
-    if name not in (*BENCHMARKS, "audit"):
-        raise UsageError(f"unknown benchmark {name!r}: choose from {', '.join(sorted((*BENCHMARKS, 'audit')))}")
-    if name == "audit":
-        from pipeline.audit.bench import bench as bench_audit
-        from resources.places import lake_root
-
-        result = bench_audit(lake_root())
-    else:
-        result = BENCHMARKS[name](size, data_root)
-    if as_json:
-        print(json.dumps(result, indent=1))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("measure", "ours", "reference", "ratio", "unit", box=None)
-    for row in result["results"]:
-        table.add_row(row["name"], *(f"{row[c]:.4g}" for c in ("ours", "reference", "ratio")), row["unit"])
-    Console().print(table)
-    print(f"{result['bench']}: {json.dumps(result['size'])}")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The code location: every stage of every dataset as Dagster definitions.
 
 Belongs here: assembly. Does not belong here: asset bodies (`assets`), planning and the command line.
-Loads without torch, transformers and mlflow.
+Loads without what the bodies compute with: of the numerical libraries only NumPy and PyArrow (`newsrec bench imports`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,11 @@ def build_defs(
     return dg.Definitions(assets=built, jobs=jobs, resources=resources, executor=dg.in_process_executor)
 
 
-def deployed_defs() -> dg.Definitions:
-    """What the code location serves: the graph of all known datasets, and what runs it by itself."""
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What the code location serves: the graph of all known datasets, and what runs it by itself. Dagster calls it when
+    it loads the location; the command line, which builds the graph of its one dataset, does not."""
+    learn_configured()
     graph = build_defs(models=default_settings().models)
     assets = [with_operation(a) for a in graph.assets or []]
     parts = operations(known_names(), [key for a in assets for key in a.keys])
@@ -54,7 +57,3 @@ def deployed_defs() -> dg.Definitions:
         resources=graph.resources,
         executor=graph.executor,
     )
-
-
-learn_configured()
-defs = deployed_defs()

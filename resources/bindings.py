@@ -16,18 +16,17 @@ from pydantic import Field, ValidationError
 from ml.datasets import OWN, Dataset, SyntheticInView
 from ml.errors import UsageError
 from ml.models import MODELS
-from ml.own_log import read_log_file
 from ml.splits import split
-from resources.engine import Engine
 from resources.gpu import Device
 from resources.lake import Lake
 from resources.places import lake_root
-from resources.source import DatasetSource
-from resources.text_encoder import TextEncoder
-from resources.tracker import Tracker
 
 if TYPE_CHECKING:
     from ml.recipes import Recipe
+    from resources.engine import Engine
+    from resources.source import DatasetSource
+    from resources.text_encoder import TextEncoder
+    from resources.tracker import Tracker
 
 BUDGETS = {"smoke": 200, "quick": 10_000, "full": 100_000}
 DEFAULT_MODELS = tuple(sorted(MODELS, key=lambda name: not MODELS[name].trains))
@@ -124,13 +123,15 @@ class Tools:
     """The plain objects that bodies use."""
 
     lake: Lake
-    source: DatasetSource
-    encoder: TextEncoder
+    source: "DatasetSource"
+    encoder: "TextEncoder"
     device: Device
-    tracker: Tracker
+    tracker: "Tracker"
 
-    def engine(self) -> Engine:
+    def engine(self) -> "Engine":
         """A fresh DuckDB engine that spills below the lake."""
+        from resources.engine import Engine
+
         return Engine(self.lake.root / ".spill")
 
 
@@ -159,6 +160,8 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
         name = self.dataset or os.environ.get("NEWSREC_DATASET", "")
         root = self.data_root or os.environ.get("NEWSREC_DATA_ROOT", "")
         if name == OWN and root:
+            from ml.own_log import read_log_file
+
             name = read_log_file(Path(root)).name
         return _make_tools(
             Path(self.lake) if self.lake else lake_root(),
@@ -195,6 +198,10 @@ def _make_tools(
     tracking_uri: str | None,
     watermark_hours: float | None,
 ) -> Tools:
+    from resources.source import DatasetSource
+    from resources.text_encoder import TextEncoder
+    from resources.tracker import Tracker
+
     return Tools(
         lake=Lake(lake),
         source=DatasetSource(lake, dict([root] if root else []), watermark_hours),

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from ml.datasets import Dataset
 from ml.durable import sync_folder, write_flushed
 from ml.errors import DataError, LakeError, UsageError
-from ml.readers.files import inside, unreadable
 from resources.manifest import canonical, check_file_name, digest
 from resources.staging import temporary_folder
 
@@ -61,6 +60,8 @@ class Drop:
 def find_drops(root: Path, dataset: Dataset, hashes: Hashes, now_ms: int) -> list[Drop]:
     """All drops below `root`, by name, each incomplete, malformed or complete. Names that start with a dot are the
     writer's own and left out. Raises DataError when the landing folder itself leads elsewhere."""
+    from ml.readers.files import inside
+
     landing = root / LANDING
     if not landing.exists() and not landing.is_symlink():
         return []
@@ -177,6 +178,8 @@ def walk_files(folder: Path) -> Iterator[Path]:
 
 def rows_of(path: Path) -> int:
     """Rows of a parquet file, lines after the header of a CSV file, lines of any other."""
+    from ml.readers.files import unreadable
+
     try:
         if path.suffix == ".parquet":
             return int(pq.read_metadata(path).num_rows)

@@ -10,8 +10,6 @@ from pydantic import TypeAdapter
 
 from ml.datasets import DATASETS, OWN, Dataset, dataset, register
 from ml.errors import UsageError
-from ml.own_log import declared_dataset, read_log_file, require_declared
-from ml.readers.own_log import LOG_FILE
 from resources.lake import Lake
 from resources.staging import temporary_folder
 from resources.untrusted import record_bytes, taking_apart
@@ -27,6 +25,9 @@ def learn(name: str, root: Path | None, lake: Path) -> Dataset:
     environment names for it, else from what the lake remembers of its last run. `own` is the log in that folder,
     whatever its name. Raises UsageError or DataError.
     """
+    from ml.own_log import declared_dataset, read_log_file
+    from ml.readers.own_log import LOG_FILE
+
     if name in DATASETS:
         return DATASETS[name]
     root = root or _configured_root(name)
@@ -44,6 +45,9 @@ def learn(name: str, root: Path | None, lake: Path) -> Dataset:
 
 def learn_configured() -> None:
     """Registers the log that NEWSREC_DATASET and NEWSREC_DATA_ROOT name, where it declares itself."""
+    from ml.own_log import declared_dataset, read_log_file
+    from ml.readers.own_log import LOG_FILE
+
     name = os.environ.get("NEWSREC_DATASET", "")
     root = _configured_root(name)
     if name and name not in DATASETS and root is not None:
@@ -75,6 +79,8 @@ def _remember(found: Dataset, lake: Path) -> None:
 
 
 def _recalled(name: str, lake: Path) -> Dataset:
+    from ml.own_log import require_declared
+
     path = lake / REMEMBERED / f"{name}.json"
     if name == OWN or "/" in name or not path.is_file():
         if name == OWN:

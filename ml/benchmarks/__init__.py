@@ -1,24 +1,12 @@
 """Benchmarks by name: ours and a reference, timed in one run (form: DESIGN, section 7).
 
-Belongs here: the registry; a new benchmark is one new module and one line. Does not belong here: timing code (one
-module each), assertions on times (tests have none).
+Belongs here: which there are. A benchmark `NAME` is one module of that name with `bench_NAME(size)`, size `quick` or
+`paper`. Does not belong here: timing code (`ml.benchmarks.common`), assertions on times (tests have none).
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from pkgutil import iter_modules
 
-from ml.benchmarks.globo_baselines import bench_globo_baselines
-from ml.benchmarks.ingestion import bench_ingestion
-from ml.benchmarks.popularity import bench_popularity
-from ml.benchmarks.retrieval import bench_retrieval
+_SHARED = {"common", "compare", "trained", "world"}
 
-Benchmark = Callable[[str, Path | None], dict[str, Any]]
-"""Takes a size (`quick` or `paper`) and the folder of a real log, for those that measure on one."""
-
-BENCHMARKS: dict[str, Benchmark] = {
-    "globo_baselines": bench_globo_baselines,
-    "ingestion": lambda size, _: bench_ingestion(size),
-    "popularity": lambda size, _: bench_popularity(size),
-    "retrieval": lambda size, _: bench_retrieval(size),
-}
+BENCHMARKS = {m.name: f"{__name__}.{m.name}" for m in iter_modules(__path__) if m.name not in _SHARED}
+"""Module of each benchmark of the science, by name."""

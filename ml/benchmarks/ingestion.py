@@ -10,15 +10,12 @@ its own, whose seconds of CPU and peak of resident memory are read: on a busy ma
 clock.
 """
 
-import json
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import numpy as np
@@ -26,9 +23,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ml.benchmarks.common import Apart, apart, row, size_of, tell_measured
 from ml.clock import MS_PER_DAY
 from ml.datasets import dataset
-from ml.errors import UsageError
 from ml.readers import reader
 from ml.readers.spill import parquet_options
 from ml.simulator.write import BEHAVIORS, IDS, ragged, times, unless
@@ -49,35 +46,30 @@ def bench_ingestion(size: str = "quick") -> dict[str, Any]:
 
     `size`: `quick` or `paper`; UsageError otherwise. Form: DESIGN, section 7.
     """
-    if size not in SIZES:
-        raise UsageError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}")
-    impressions = SIZES[size]
+    impressions = size_of(SIZES, size)
     runs = 2 if size == "quick" else 1
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "log"
         write_log(root, impressions)
         size_on_disk = sum(p.stat().st_size for p in root.rglob("*.parquet"))
         sides = ["ours", "sink", "collect"] if size == "quick" else ["ours", "sink"]
-        measured = {side: _best([_apart(side, root, Path(folder)) for _ in range(runs)]) for side in sides}
+        measured = {side: _best([_side(side, root, Path(folder)) for _ in range(runs)]) for side in sides}
     ours = measured["ours"]
     results = []
     for side in sides[1:]:
-        other = measured[side]
-        name = f"scan_parquet.explode.{side}"
-        speed, theirs = impressions / ours["seconds"], impressions / other["seconds"]
+        other, name = measured[side], f"scan_parquet.explode.{side}"
         results += [
-            _row(f"speed / {name}", speed, theirs, speed / theirs, "rows/s"),
-            *(
-                _row(f"{text} / {name}", ours[what], other[what], other[what] / ours[what], unit)
-                for text, what, unit in (("CPU", "cpu_seconds", "s"), ("peak memory", "peak_mib", "MiB"))
-            ),
+            row(f"speed / {name}", impressions / ours.seconds, impressions / other.seconds, "rows/s", "more"),
+            row(f"CPU / {name}", ours.cpu_seconds, other.cpu_seconds, "s"),
+            row(f"peak memory / {name}", ours.peak_mib, other.peak_mib, "MiB"),
         ]
     described = {"impressions": impressions, "bytes": size_on_disk, "runs": runs}
-    return {"bench": "ingestion", "size": described, "results": results, "ours": ours}
+    return {"bench": "ingestion", "size": described, "results": results, "ours": asdict(ours)}
 
 
-def _row(name: str, ours: float, reference: float, ratio: float, unit: str) -> dict[str, Any]:
-    return {"name": name, "ours": ours, "reference": reference, "ratio": ratio, "unit": unit}
+def _side(side: str, root: Path, scratch: Path) -> Apart:
+    with tempfile.TemporaryDirectory(dir=scratch) as out:
+        return apart("ml.benchmarks.ingestion", side, str(root), out)
 
 
 def write_log(root: Path, impressions: int) -> None:
@@ -131,19 +123,8 @@ def _impressions(rng: np.random.Generator, rows: int, number: int, start: int) -
     return pa.table([columns[name] for name in BEHAVIORS.names], schema=BEHAVIORS)
 
 
-def _apart(side: str, root: Path, scratch: Path) -> dict[str, Any]:
-    """What a side says of itself, run in a process of its own."""
-    with tempfile.TemporaryDirectory(dir=scratch) as out:
-        command = [sys.executable, "-m", "ml.benchmarks.ingestion", side, str(root), out]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"side {side} failed: {done.stderr[-2_000:]}")
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured
-
-
-def _best(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    return min(runs, key=lambda run: float(run["seconds"]))
+def _best(runs: list[Apart]) -> Apart:
+    return min(runs, key=lambda run: run.seconds)
 
 
 def ours(root: Path, out: Path) -> dict[str, Any]:
@@ -177,18 +158,5 @@ def collect(root: Path, out: Path) -> dict[str, Any]:
 _SIDES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {"ours": ours, "sink": sink, "collect": collect}
 
 
-def _main(side: str, root: str, out: str) -> None:
-    started = time.perf_counter()
-    figures = _SIDES[side](Path(root), Path(out))
-    seconds, used = time.perf_counter() - started, getrusage(RUSAGE_SELF)
-    measured = {
-        "seconds": seconds,
-        "cpu_seconds": used.ru_utime + used.ru_stime,
-        "peak_mib": used.ru_maxrss / 1024,
-        "figures": figures,
-    }
-    print(json.dumps(measured))
-
-
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    tell_measured(lambda: _SIDES[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3])))

@@ -1,6 +1,7 @@
 """The registry of models: a new model is one new file and one line here.
 
-Belongs here: the name, kind and loader of every model. Does not belong here: scoring code.
+Belongs here: the name, kind and loader of every model. Does not belong here: scoring code, and its libraries: a loader
+imports its model when it is asked for it, so that reading the registry brings none.
 """
 
 from collections.abc import Callable
@@ -9,9 +10,6 @@ from typing import TYPE_CHECKING
 
 from ml.errors import UsageError
 from ml.models.base import Embeds, Model, ModelSpec
-from ml.models.cooccurrence import Cooccurrence, CooccurrencePopular
-from ml.models.popular import Popular
-from ml.models.random import Random
 
 if TYPE_CHECKING:
     from ml.train import TrainSpec
@@ -19,8 +17,35 @@ if TYPE_CHECKING:
 __all__ = ["MODELS", "Embeds", "Model", "ModelSpec", "model_spec"]
 
 
+def _popular(minutes: int, paper_window: bool = False) -> Callable[..., Model]:
+    def load(*_: object) -> Model:
+        from ml.models.popular import Popular
+
+        return Popular(minutes, paper_window)
+
+    return load
+
+
+def _cooccurrence(*_: object) -> Model:
+    from ml.models.cooccurrence import Cooccurrence
+
+    return Cooccurrence()
+
+
+def _cooccurrence_popular(*_: object) -> Model:
+    from ml.models.cooccurrence import CooccurrencePopular
+
+    return CooccurrencePopular()
+
+
+def _random(*_: object) -> Model:
+    from ml.models.random import Random
+
+    return Random()
+
+
 def _snert(checkpoint: Path | None, device: str = "cpu") -> Model:
-    from ml.models.snert import Snert  # brings torch, which reading the registry must not
+    from ml.models.snert import Snert
 
     if checkpoint is None:
         raise UsageError("snert needs the folder of a checkpoint")
@@ -36,14 +61,14 @@ def _train_snert(spec: "TrainSpec", progress: Callable[[str], None]) -> object:
 MODELS = {
     spec.name: spec
     for spec in (
-        ModelSpec("popular_15", lambda *_: Popular(15)),
-        ModelSpec("popular_60", lambda *_: Popular(60)),
-        ModelSpec("popular_240", lambda *_: Popular(240)),
-        ModelSpec("popular_1440", lambda *_: Popular(1440)),
-        ModelSpec("popular_15_paper_window", lambda *_: Popular(15, paper_window=True), strict=False),
-        ModelSpec("cooccurrence", lambda *_: Cooccurrence()),
-        ModelSpec("cooccurrence_popular", lambda *_: CooccurrencePopular()),
-        ModelSpec("random", lambda *_: Random()),
+        ModelSpec("popular_15", _popular(15)),
+        ModelSpec("popular_60", _popular(60)),
+        ModelSpec("popular_240", _popular(240)),
+        ModelSpec("popular_1440", _popular(1440)),
+        ModelSpec("popular_15_paper_window", _popular(15, paper_window=True), strict=False),
+        ModelSpec("cooccurrence", _cooccurrence),
+        ModelSpec("cooccurrence_popular", _cooccurrence_popular),
+        ModelSpec("random", _random),
         ModelSpec("snert", _snert, _train_snert, "snert_quick", ("ml.train", "ml.models.snert"), embeds=True),
     )
 }

@@ -7,12 +7,13 @@ Belongs here: the interface that every model follows and its line in the registr
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from ml.asof import AsOf
-from ml.log import Cases
+if TYPE_CHECKING:
+    from ml.asof import AsOf
+    from ml.log import Cases
 
 
 class Model(ABC):
@@ -23,14 +24,14 @@ class Model(ABC):
     embeds: bool = False
 
     @abstractmethod
-    def catalogue_scores(self, asof: AsOf, time_ms: int, cases: Cases) -> np.ndarray:
+    def catalogue_scores(self, asof: "AsOf", time_ms: int, cases: "Cases") -> np.ndarray:
         """float32 [B, available(time_ms)]: the score of every available article (catalogue row) for every case.
 
         All `cases` lie in the minute of `time_ms`. Scores are finite and depend on neither the batch nor its order.
         """
 
     @abstractmethod
-    def candidate_scores(self, asof: AsOf, cases: Cases, offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def candidate_scores(self, asof: "AsOf", cases: "Cases", offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """float32 [V]: scores of chosen articles; those of case b are catalogue rows `rows[offsets[b]:offsets[b + 1]]`
         (int32, all known). Cases may lie in different minutes, and articles may be newer than their case.
 
@@ -42,10 +43,10 @@ class Model(ABC):
 class Embeds(Protocol):
     """What a model with `embeds` has besides: its score is the inner product of two L2-normalised vectors."""
 
-    def article_vectors(self, asof: AsOf, time_ms: int, rows: np.ndarray) -> np.ndarray:
+    def article_vectors(self, asof: "AsOf", time_ms: int, rows: np.ndarray) -> np.ndarray:
         """float32 [n, d]: vectors of the articles at catalogue `rows` (int [n], all >= 0) as of `time_ms`."""
 
-    def user_vectors(self, asof: AsOf, cases: Cases) -> np.ndarray:
+    def user_vectors(self, asof: "AsOf", cases: "Cases") -> np.ndarray:
         """float32 [B, d]: vectors of the readers of `cases`, each as of its own time."""
 
 

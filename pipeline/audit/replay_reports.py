@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.errors import NewsrecError, UsageError
+from ml.strangers import read_object
 from pipeline.audit.replay import Again, Level, Spec, first_difference, in_fresh_process
 from resources.lineage.archive import POINTER, Partition
 from resources.lineage.graph import Graph
@@ -92,8 +93,7 @@ def _report(graph: Graph) -> Json:
     node = graph.nodes[graph.roots[0]]
     if node.kept is None or node.state not in ("intact", "superseded"):
         raise UsageError(f"{node.ref} is {node.state}: run `newsrec audit verify`")
-    found: Json = json.loads((node.kept.path / REPORT_FILE).read_text(encoding="utf-8"))
-    return found
+    return read_object(node.kept.path / REPORT_FILE)
 
 
 def differing(

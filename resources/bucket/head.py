@@ -24,6 +24,7 @@ BOOKS = (".erasures", ".landing/*", ".logs", ".gc", "*/.champion")
 STAYS_HERE = {"lock", "key", "key.new"}
 """Files that no other machine gets: locks, and the key of the list of erased readers, which is kept apart from it."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PART = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 Contents = dict[str, tuple[str, int]]
 """sha256 and bytes by path relative to a unit's folder."""
 
@@ -69,7 +70,7 @@ def read_head(unit: str, data: bytes, etag: str) -> Head:
     try:
         value = json.loads(data)
         files = {str(p): Entry(str(e["key"]), str(e["sha256"]), int(e["bytes"])) for p, e in value["files"].items()}
-        sound = value["format"] == FORMAT and value["unit"] == unit and _is_unit(unit)
+        sound = value["format"] == FORMAT and value["unit"] == unit and is_unit(unit)
         for path, entry in files.items():
             sound = sound and _inside(PurePosixPath(path)) and not (is_book(unit) and path in STAYS_HERE)
             sound = sound and entry.key.startswith(f"{OBJECTS}{unit}/") and bool(_SHA256.fullmatch(entry.sha256))
@@ -135,9 +136,12 @@ def _version(folder: Path) -> Contents:
     return {**listed, MANIFEST: (digest, (folder / MANIFEST).stat().st_size)}
 
 
-def _is_unit(name: str) -> bool:
-    """Whether something that is given and taken is called so: a partition, or one of the books."""
+def is_unit(name: str) -> bool:
+    """Whether something that is given and taken is called so: a partition, or one of the books. Never what leads
+    out."""
     parts = name.split("/")
+    if not all(_PART.fullmatch(part) for part in parts):
+        return False
     if is_book(name):
         return any(len(parts) == book.count("/") + 1 and fnmatchcase(name, book) for book in BOOKS)
     try:

@@ -3,16 +3,20 @@
 Belongs here: these files. Does not belong here: what follows from them (`resources.bucket.mirror`).
 """
 
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml.durable import replace_whole
 from resources.bucket.address import HOME
-from resources.bucket.head import Head, read_head
+from resources.bucket.head import OBJECTS, Head, is_unit, read_head
+from resources.bucket.store import LARGEST_HEAD
 from resources.manifest import canonical
+from resources.untrusted import record_bytes, record_object, taking_apart
 
 SEEN, OPEN = HOME / "heads", HOME / "open"
+REMEDY = "remove it, then `newsrec lake sync --verify` says what the bucket lacks"
+_TOKEN = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Memory:
         path = self._path(unit)
         if not path.is_file():
             return Head(unit)
-        etag, _, data = path.read_bytes().partition(b"\n")
+        etag, _, data = record_bytes(path, REMEDY, LARGEST_HEAD).partition(b"\n")
         return read_head(unit, data, etag.decode())
 
     def etag(self, unit: str) -> str:
@@ -58,8 +62,7 @@ class Memory:
 
     def notes(self) -> list[Note]:
         """Changes that did not come to their end."""
-        said = [json.loads(path.read_bytes()) for path in sorted(self._open.glob("*.json"))]
-        return [Note(s["unit"], s["token"], frozenset(s["before"]), frozenset(s["drop"])) for s in said]
+        return [_note(path) for path in sorted(self._open.glob("*.json"))]
 
     def note(self, note: Note) -> None:
         """Remember a change before it begins, or what it is about to do."""
@@ -73,3 +76,17 @@ class Memory:
 
     def _path(self, unit: str) -> Path:
         return self._seen / f"{unit.replace('/', '~')}.json"
+
+
+def _note(path: Path) -> Note:
+    """A note as it was written. Raises DamagedLake for one that names no unit, or objects that are not the unit's: what
+    it names is removed."""
+    said = record_object(path, REMEDY)
+    with taking_apart(path, REMEDY):
+        unit, token = str(said["unit"]), str(said["token"])
+        note = Note(unit, token, frozenset(map(str, said["before"])), frozenset(map(str, said["drop"])))
+        if not (is_unit(unit) and token == path.stem and _TOKEN.fullmatch(token)):
+            raise ValueError("it names no unit of the lake")
+        if not all(key.startswith(f"{OBJECTS}{unit}/") for key in note.drop):
+            raise ValueError("it names objects of another unit")
+    return note

@@ -17,7 +17,7 @@ from resources.bucket.address import parse
 
 TRIES = 4
 SECONDS_TO_CONNECT, SECONDS_TO_READ = 5, 60
-LARGEST_HEAD = 64 << 20
+LARGEST_HEAD = 16 << 20
 DELETED_AT_ONCE = 1000
 AWAY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "ServiceUnavailable"}
 

@@ -4,10 +4,11 @@ Belongs here: comparing report.json with the metrics.json of its inputs. Does no
 (`resources.lineage.metric`), the bytes of both (`resources.lineage.check`).
 """
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from ml.errors import DataError
+from ml.strangers import read_object
 from resources.lineage.archive import Finding
 from resources.lineage.graph import Graph, Node
 from resources.lineage.metric import ADDRESSED, METRICS_FILE, REPORT, REPORT_FILE, measurement, numbers
@@ -81,7 +82,6 @@ def _json(node: Node, name: str) -> Json | None:
     """A file of a version as an object; None where it cannot be read as one."""
     assert node.kept is not None
     try:
-        found = json.loads((node.kept.path / name).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_object(node.kept.path / name)
+    except (OSError, DataError):
         return None
-    return found if isinstance(found, dict) else None

@@ -13,11 +13,13 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
+import torch
 
 from ml import schema
 from ml.asof import AsOf
 from ml.clock import MS_PER_DAY, DayClock
 from ml.datasets import OWN, Dataset
+from ml.decay import AtAge, decay
 from ml.evaluate import evaluate_rq1, evaluate_rq2, evaluate_rq3
 from ml.log import Catalogue, Clicks
 from ml.models.snert import Snert
@@ -167,7 +169,10 @@ def _checkpoint(lake: Lake, world: World, home: Path, made: dict[str, Version]) 
         states_key="key",
         states_every=2,
     )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     train(spec)
+    torch.set_num_threads(threads)
     inputs = ("session_splits", "interactions", "article_features", "popularity_tensor", "article_embeddings")
     made["checkpoint"] = publish(lake, Ref(NAME, "checkpoint", SPLIT, "snert"), spec.out, [made[i] for i in inputs])
     return spec
@@ -238,9 +243,9 @@ def _decision(checkpoint: Version) -> dict[str, Any]:
 
 
 def _decay(entry: dict[str, Any]) -> dict[str, Any]:
-    named = {"age": 0, "day": DAY, "question": "rq1", "protocol": "thesis", "metric": "recall@20"}
-    row = {**named, **entry["rq1"]["protocols"]["thesis"]["recall@20"], "retrained": None, "difference": None}
-    return {"dataset": NAME, "as_of": DAY, "model": "snert", "rows": [row], "missing": [["2023-05-22", "no data yet"]]}
+    measured = AtAge({q: entry[q] for q in ("rq1", "rq2", "rq3")}, {})
+    rows = decay(date.fromisoformat(DAY), {0: measured}, {})
+    return {"dataset": NAME, "as_of": DAY, "model": "snert", "rows": rows, "missing": [["2023-05-22", "no data yet"]]}
 
 
 def _drift() -> dict[str, Any]:

@@ -61,7 +61,7 @@ def write_world(folder: Path, readers: int = 150, articles: int = 240, name: str
     clicks = Clicks.load(folder / "interactions.parquet", catalogue)
     Popularity.build(clicks.article, clicks.time, articles).save(folder / "popularity.safetensors")
     spans = {"train": (START, TRAIN_END), "validation": (TRAIN_END, START + DAYS * MS_PER_DAY)}
-    write_sessions(session_ranges(clicks, spans), folder / "sessions.parquet", DIGEST)
+    write_sessions(session_ranges(clicks.user, clicks.time, spans), folder / "sessions.parquet", DIGEST)
     return replace(written_world(folder, name), topic=topic)
 
 

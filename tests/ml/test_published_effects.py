@@ -164,7 +164,7 @@ def paths(newspaper: Newspaper, tmp_path_factory: pytest.TempPathFactory) -> AsO
     clicks = Clicks.load(folder / "interactions.parquet", Catalogue.load(folder / "features.parquet"))
     Popularity.build(clicks.article, clicks.time, len(articles)).save(folder / "popularity.safetensors")
     spans = {"train": (1000 * SIZE.day_start(1), TRAIN_END), "validation": (TRAIN_END, END)}
-    write_sessions(session_ranges(clicks, spans), folder / "sessions.parquet", DIGEST)
+    write_sessions(session_ranges(clicks.user, clicks.time, spans), folder / "sessions.parquet", DIGEST)
     return AsOfPaths(
         dataset="simulated",
         features=folder / "features.parquet",

@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 
 from ml import retrieval
-from ml.benchmarks.retrieval import bench_retrieval, clustered_vectors
-from ml.errors import DataError, UsageError
-from ml.retrieval import build_index, load_index, search
+from ml.errors import DataError
+from ml.retrieval import ArticleIndex, build_index, inverted_lists, load_index, refreshed, search
 
 FILES = ("index.faiss", "ids.npy", "choice.json")
+
+
+def clustered_vectors(articles, dimension, seed, clusters):
+    """Unit vectors around common centres, and queries drawn alike."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(clusters, dimension))
+    points = centres[rng.integers(0, clusters, articles + 1000)]
+    points += rng.normal(scale=0.7, size=points.shape)
+    points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    return points[:articles], points[articles:]
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +135,66 @@ def test_the_caller_s_thread_count_stays(tmp_path, clusters, small_counts_as_lar
     faiss.omp_set_num_threads(before)
 
 
-def test_benchmark_form(monkeypatch):
-    from ml.benchmarks import retrieval as bench
+def near(vectors, distance, seed=0):
+    """Unit vectors at about a distance from others."""
+    noise = np.random.default_rng(seed).normal(size=vectors.shape)
+    moved = vectors + distance * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
 
-    monkeypatch.setitem(bench.SIZES, "quick", (2000, 8))
-    found = bench_retrieval("quick")
-    assert found["bench"] == "retrieval" and found["size"]["articles"] == 2000
-    for row in found["results"]:
-        assert set(row) == {"name", "ours", "reference", "ratio", "unit"}
-        assert row["ratio"] == pytest.approx(row["reference"] / row["ours"])
-    assert found["results"][-1]["reference"] == 4.47
-    with pytest.raises(UsageError, match="unknown size"):
-        bench_retrieval("vast")
+
+def all_lists(vectors):
+    """An index that looks into every list: exact as long as no vector is lost."""
+    index = inverted_lists(vectors)
+    index.nprobe = index.nlist
+    return ArticleIndex(index, np.arange(len(vectors)) + 50, {"articles": len(vectors)})
+
+
+@pytest.mark.parametrize("distance", [0.01, 1.0])
+def test_a_refreshed_index_holds_the_new_vectors_and_later_articles(clusters, distance):
+    vectors, queries = clusters
+    old = all_lists(vectors[:3900])
+    before = search(old, queries, 20)
+    new, ids = near(vectors, distance), np.arange(4000) + 50
+    live = refreshed(old, new, ids, turn=7)
+    found, scores = search(live, queries, 20)
+    expected, exact = brute_force(new, ids, queries, 20)
+    np.testing.assert_allclose(scores, exact, atol=1e-6)
+    assert np.mean(found == expected) > 0.999 and live.choice["articles"] == 4000
+    again = search(old, queries, 20)
+    assert np.array_equal(before[0], again[0]) and np.array_equal(before[1], again[1])
+
+
+def test_only_what_moved_or_has_its_turn_changes_its_list(clusters):
+    vectors = clusters[0]
+    old = all_lists(vectors)
+    new = near(vectors, 0.01)
+    far = np.arange(100, 140)
+    new[far] = -vectors[far]
+    was, now = (retrieval._lists_of(old.index, v, turn=3) for v in (vectors, new))
+    best = old.index.quantizer.search(new, 1)[1][:, 0]
+    looked_at = np.isin(np.arange(4000), far) | (np.arange(4000) % 60 == 3)
+    assert np.array_equal(now[looked_at], best[looked_at])
+    assert np.array_equal(now[~looked_at], was[~looked_at])
+    hour = old
+    for turn in range(60):
+        hour = refreshed(hour, new, hour.ids, turn)
+    assert np.array_equal(retrieval._lists_of(hour.index, new, turn=0), best)
+
+
+def test_an_exact_index_is_refreshed_whole(tmp_path, clusters):
+    vectors, queries = clusters
+    build_index(vectors[:50], np.arange(50), queries, tmp_path)
+    live = refreshed(load_index(tmp_path), vectors[:60], np.arange(60), turn=0)
+    assert np.array_equal(search(live, queries, 5)[0], brute_force(vectors[:60], np.arange(60), queries, 5)[0])
+
+
+def test_a_refresh_with_other_articles_is_refused(clusters):
+    index = all_lists(clusters[0][:2000])
+    for vectors, ids in (
+        (clusters[0][:1999], index.ids[:1999]),
+        (clusters[0][:2000], index.ids + 1),
+        (clusters[0][:2000], index.ids[:1999]),
+        (clusters[0][:2000, :8], index.ids),
+    ):
+        with pytest.raises(DataError, match="of the 2000 articles of the index"):
+            refreshed(index, vectors, ids, turn=0)

@@ -173,7 +173,7 @@ def test_ranges_are_the_last_clicks_strictly_before_each_target(
             if len(history) >= min_history:
                 first = history[0] if history else min((r for r in own), default=target)
                 expected.append({"first": first, "target": target, "split": split})
-    found = session_ranges(clicks, spans, max_history, min_history)
+    found = session_ranges(clicks.user, clicks.time, spans, max_history, min_history)
     assert found.schema.equals(schema.SESSIONS)
     assert found.to_pylist() == expected
 
@@ -206,7 +206,7 @@ def test_the_mask_of_chosen_targets() -> None:
 
 def test_ranges_are_bound_to_their_interactions(tmp_path: Path) -> None:
     clicks = tiny_world().clicks
-    table = session_ranges(clicks, {"train": (0, 10**15)})
+    table = session_ranges(clicks.user, clicks.time, {"train": (0, 10**15)})
     path = tmp_path / "sessions.parquet"
     write_sessions(table, path, "abc")
     read = read_sessions(path, "abc")

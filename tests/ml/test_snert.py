@@ -125,6 +125,15 @@ def test_scoring_other_times_in_between_changes_no_bit(model: Snert, asof: AsOf)
     assert np.array_equal(before, model.catalogue_scores(asof, NOW, cases))
 
 
+def test_vectors_of_the_catalogue_are_those_of_its_articles_in_every_minute(model: Snert, asof: AsOf) -> None:
+    fresh = Snert(model.net, model.fitted, model.recipe)
+    for time in (NOW, NOW + 59_000, NOW + MS_PER_DAY // 2, NOW):
+        rows = np.arange(int(asof.available(np.array([time]))[0]))
+        found = fresh.catalogue_vectors(asof, time)
+        np.testing.assert_allclose(found, model.article_vectors(asof, time, rows), atol=1e-6)
+        assert np.array_equal(found, Snert(model.net, model.fitted, model.recipe).catalogue_vectors(asof, time))
+
+
 def test_content_versions_are_those_of_the_time(asof: AsOf, tmp_path: Path) -> None:
     model = make_model(asof)
     content = asof.content("body")

@@ -134,14 +134,14 @@ class Died(BaseException):
 
 def die_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next trainings die as they begin the step after `step`."""
-    original = trainer._Run._step
+    original = trainer.Run.step
 
-    def stepping(self: trainer._Run, number: int, batch: object) -> dict[str, float]:
+    def stepping(self: trainer.Run, number: int, batch: object) -> dict[str, float]:
         if number == step:
             raise Died
         return original(self, number, batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer._Run, "_step", stepping)
+    monkeypatch.setattr(trainer.Run, "step", stepping)
 
 
 def resumable(world: World, folder: Path, **changes: object) -> TrainSpec:

@@ -17,6 +17,7 @@ from tests.month.deliveries import PUBLISHED_DAYS, day_number
 from tests.month.deployment import Deployment, Missed
 from tests.month.ledger import Ledger
 from tests.month.month import Month
+from tests.month.page import write_month
 
 NIGHTS = 30
 LIMIT_MINUTES = 30.0
@@ -77,9 +78,7 @@ def main() -> int:
     for line in ledger.missed:
         print(f"MISSED {line}", file=sys.stderr)
     if asked.write:
-        head = Path(__file__).with_name("page.md").read_text(encoding="utf-8")
-        stamp = f"{time.strftime('%d %B %Y')}, seed {asked.seed}."
-        asked.write.write_text(f"{head}\n{ledger.text()}\n{stamp}\n", encoding="utf-8")
+        write_month(asked.write, f"{ledger.text()}\n{time.strftime('%d %B %Y')}, seed {asked.seed}.\n")
     if asked.folder is None and not ledger.missed:
         shutil.rmtree(folder)
     elif asked.folder is None:

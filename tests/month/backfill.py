@@ -21,6 +21,7 @@ from tests.month.deliveries import BUNDLE, day_number
 from tests.month.deployment import SETTINGS, Deployment, Missed
 from tests.month.lake import Snapshot
 from tests.month.ledger import Ledger
+from tests.month.page import write_backfill
 
 DAYS = 42
 BACKFILL, COMPARED = "Backfill", "Compared"
@@ -80,6 +81,7 @@ def main() -> int:
     )
     parser.add_argument("--days", type=int, default=DAYS, help="as-of days, from the log's second day on")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", type=Path, help="page whose part on the backfill is written anew")
     asked = parser.parse_args()
     folder = (asked.folder or Path(tempfile.mkdtemp(prefix="newsrec-backfill-"))).absolute()
     days, ledger = [day_number(1 + i) for i in range(asked.days)], Ledger()
@@ -88,7 +90,12 @@ def main() -> int:
         compare(ours, one_by_one(folder / "single", days, asked.seed, ledger), ledger)
     except Missed as error:
         ledger.check("Course", "both lakes were made", False, str(error))
-    print(f"{ledger.text()}\n{time.strftime('%d %B %Y')}, seed {asked.seed}, {ledger.seconds:.0f} s.")
+    about = f"`make backfill-check`: the same {len(days)} as-of days of `{BUNDLE}`, by one backfill and by single runs."
+    end = f"{time.strftime('%d %B %Y')}, seed {asked.seed}, {ledger.seconds / 60:.0f} minutes."
+    text = f"{about}\n\n{ledger.told(3)}\n{end}\n"
+    print(text)
+    if asked.write:
+        write_backfill(asked.write, text)
     if asked.folder is None and not ledger.missed:
         shutil.rmtree(folder)
     return bool(ledger.missed)

@@ -69,7 +69,11 @@ class Ledger:
         for n in self.nights:
             cells = (n.night, n.arrived, n.outcome, n.made, n.unchanged, n.fresh, f"{n.seconds:.0f}")
             rows.append("| " + " | ".join(map(str, cells)) + " |")
-        lines = ["## Nights", "", *rows, ""]
+        return "\n".join(["## Nights", "", *rows, "", self.told(2)])
+
+    def told(self, level: int) -> str:
+        """The events alone, under headings of this level."""
+        lines: list[str] = []
         for event, told in self.events.items():
-            lines += [f"## {event}", "", *(f"- {line}" for line in told), ""]
+            lines += [f"{'#' * level} {event}", "", *(f"- {line}" for line in told), ""]
         return "\n".join(lines)

@@ -12,6 +12,7 @@ from resources.ref import Ref
 from tests.month.calendar import Calendar
 from tests.month.daemon import give_calendar
 from tests.month.lake import Snapshot
+from tests.month.page import BACKFILL, write_backfill, write_month
 from tests.resources.lineage_help import DATASET, DAY, PARTITION, publish, small_lake
 
 NAMES = ("get_current_datetime", "get_current_timestamp", "_get_next_scheduler_iteration_time")
@@ -59,3 +60,13 @@ def test_downstream_is_what_was_made_from_a_partition_and_no_more(tmp_path):
     after = Snapshot.of(lake.root)
     assert after.published_since(before) == {ref} and after.made_by("nightly 1") == 1
     assert {r for r, c in after.contents().items() if c != before.contents()[r]} == {str(ref)}
+
+
+def test_month_and_backfill_write_their_own_part_of_the_page(tmp_path):
+    page = tmp_path / "month.md"
+    write_backfill(page, "old weeks\n")
+    write_month(page, "nights\n")
+    write_backfill(page, "new weeks\n")
+    text = page.read_text()
+    assert text.startswith("# A month of operation") and "nights" in text
+    assert text.endswith(f"{BACKFILL}\n\nnew weeks\n") and "old weeks" not in text

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.audit import verify_bundle
-from pipeline.audit.bench import synthetic_graph
 from pipeline.audit.diff import diff
 from pipeline.audit.diff import render as diff_text
 from pipeline.audit.replay import first_difference
@@ -17,6 +16,7 @@ from pipeline.audit.replay import render as replay_text
 from pipeline.audit.replay_reports import differing
 from pipeline.audit.sign import new_key
 from pipeline.audit.text import tree
+from pipeline.benchmarks.audit import synthetic_graph
 from resources.lake import Lake, Ref
 from resources.lineage.archive import SIGNATURE
 from resources.lineage.metric import ADDRESSED, Address, lineage, numbers

@@ -10,7 +10,7 @@ from assets.build import build_asset
 from assets.stage import Stage, Summary, no_recipe
 from ml.datasets import DATASETS
 from pipeline.alerts import Alerts
-from pipeline.definitions import defs
+from pipeline.definitions import defs as load
 from pipeline.operations import is_watched
 from pipeline.steps import operated
 from pipeline.watch import failure_sensor, freshness_policy, freshness_sensor
@@ -19,7 +19,12 @@ from resources.bindings import RunSettings, ToolBox
 LOGS = ("ebnerd", "globo", "mind", "simulated")
 
 
-def test_names_of_jobs_schedules_and_sensors():
+@pytest.fixture(scope="module")
+def defs():
+    return load()
+
+
+def test_names_of_jobs_schedules_and_sensors(defs):
     made = defs.get_repository_def()
     kinds = ("all", "landing", "nightly", "variant")
     jobs = {j.name for j in made.get_all_jobs() if not j.name.startswith("__")}
@@ -30,7 +35,7 @@ def test_names_of_jobs_schedules_and_sensors():
     assert {s for s in sensors if not s.startswith(LOGS)} == {"automation", "failure_alert", "freshness_alert"}
 
 
-def test_checkpoint_index_and_report_have_a_freshness_policy_and_every_asset_a_condition():
+def test_checkpoint_index_and_report_have_a_freshness_policy_and_every_asset_a_condition(defs):
     specs = [s for s in defs.resolve_all_asset_specs() if s.key.path[0] == operated()]
     watched = {s.key.to_user_string() for s in specs if s.freshness_policy is not None}
     names = ("checkpoint/snert", "faiss_index/snert", "evaluation_report")
