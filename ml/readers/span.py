@@ -27,6 +27,7 @@ from ml.readers.rules import quarantine
 SHARE = 0.05
 SILENCE = 30
 _MOST = 0.9
+_KNOWN = 3
 
 BEFORE, AFTER = "before_log_start", "after_log_end"
 """Reasons of rows that lie outside the span."""
@@ -53,6 +54,21 @@ def last_carrying(rows: Mapping[int, int]) -> int:
 def longest_silence(days: Sequence[date]) -> tuple[date, date]:
     """The neighbours in `days` (sorted) that lie furthest apart."""
     return max(pairwise([days[0], *days]), key=lambda pair: pair[1] - pair[0])
+
+
+def remote_days(rows: Mapping[int, int]) -> dict[int, int]:
+    """Days at either end of a log, with few of its `rows`, beyond a silence more than twice as long as any in the rest:
+    a clock may be off there. With each, the days of that silence. Nothing is known of a log with rows on fewer than
+    three other days."""
+    days, total = sorted(rows), sum(rows.values())
+    silences = [after - before - 1 for before, after in pairwise(days)]
+    found: dict[int, int] = {}
+    for cut in range(1, len(days)):
+        for remote, rest in ((days[cut:], silences[: cut - 1]), (days[:cut], silences[cut:])):
+            few = sum(rows[d] for d in remote) <= max(1, SHARE * total)
+            if few and len(rest) >= _KNOWN - 1 and silences[cut - 1] > 2 * max(1, *rest):
+                found |= {d: max(silences[cut - 1], found.get(d, 0)) for d in remote}
+    return found
 
 
 def usual_rows(rows: Mapping[int, int]) -> int:
