@@ -35,6 +35,8 @@ def mind(rng: Rng) -> Source:
     for folder in folders or ["train"]:
         place = f"{folder}/" if folder else ""
         rows = [_shown(rng, n, folder) for n in range(1, 1 + int(rng.integers(1, 7)))]
+        if rng.random() < 0.1:
+            rows.append(_shown(rng, 1, folder))  # perhaps on another day
         files[f"{place}behaviors.tsv"] = Lines([r.encode() for r in rows], header=False)
         if rng.random() < 0.8:
             listed = rng.choice(np.arange(50, 66), int(rng.integers(1, 10)), replace=False).tolist()

@@ -90,7 +90,7 @@ def _impressions(rng: Rng, kind: pa.DataType) -> pa.Table:
     shown = [rng.choice(np.arange(100, 112), int(rng.integers(1, 6)), replace=False).tolist() for _ in range(n)]
     lists = [pa.list_, pa.large_list][int(rng.integers(2))]([pa.int64(), pa.int32()][int(rng.integers(2))])
     columns = {
-        "impression_id": _ids(rng, np.arange(1, n + 1)),
+        "impression_id": _ids(rng, np.arange(1, n + 1) if rng.random() < 0.8 else rng.integers(1, n + 1, n)),
         "user_id": _ids(rng, rng.integers(1, 5, n)),
         "time": _times(rng, n, kind),
         "inview": pa.array(shown, lists),

@@ -74,6 +74,7 @@ def ebnerd(rng: Rng) -> Source:
             clicked = [] if split == "test" else shown[: int(rng.integers(0, 3))]
             time = _minute(rng, _SPLIT_DAYS[split])
             fixed = 0 if split == "test" and rng.random() < 0.3 else number
+            fixed = max(1, number - 1) if fixed and rng.random() < 0.05 else fixed
             waited = float(rng.choice([0.0, 2.5, 14.0, 59.0, 61.0, 40_000.0]))
             rows.append(bundles.impression(fixed, int(rng.integers(1, 5)), time, shown, clicked, read_time=waited))
         hidden = {"article_ids_clicked", "next_read_time", "next_scroll_percentage"} if split == "test" else set()
