@@ -57,9 +57,9 @@ def longest_silence(days: Sequence[date]) -> tuple[date, date]:
 
 
 def remote_days(rows: Mapping[int, int]) -> dict[int, int]:
-    """Days at either end of a log, with few of its `rows`, more than twice as far from the rest as any two neighbours in
-    it: a clock may be off there. With each, how many days without a row lie between. Nothing is known of a log with
-    rows on fewer than three other days."""
+    """Days at either end of a log, with few of its `rows`, more than twice as far from the rest as any two neighbours
+    in it: a clock may be off there. With each, how many days without a row lie between. Nothing is known of a log
+    with rows on fewer than three other days."""
     days, few = sorted(rows), max(1, SHARE * sum(rows.values()))
     steps = [after - before for before, after in pairwise(days)]
     found: dict[int, int] = {}

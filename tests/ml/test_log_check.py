@@ -114,7 +114,7 @@ def test_rows_are_counted_with_examples_and_their_numbers(tmp_path: Path) -> Non
         }
     ]
     plain = report.to_json()
-    assert not plain["clean"] and plain["errors"][0]["count"] == 8 and len(plain["warnings"]) == 4
+    assert not plain["clean"] and plain["errors"][0]["count"] == 8 and len(plain["warnings"]) == 5
     counts = plain["tables"]["clicks"]
     assert counts["rows_in"] == counts["published"] + counts["quarantined"] + counts["duplicates"] == len(rows)
 
