@@ -34,9 +34,10 @@ from ml.readers.own_log import LOG_FILE
 from ml.readers.ranges import UNSET
 from ml.readers.remarks import Remark, added
 from ml.readers.rules import SOURCE
-from ml.readers.span import remote_days
+from ml.readers.span import AFTER, remote_days
 
 Progress = Callable[[str], None]
+_TOO_LATE = "correct the clock: too few rows lie so far after all others to be of the log"
 REMOTE = "far_from_all_others"
 _REMOTE = (
     "published, as a run cannot tell whether a clock is off: correct it, or leave the rows out; of an own log, "
@@ -298,6 +299,8 @@ def _held_back(found: HeldBack, dataset: Dataset, expected: frozenset[tuple[str,
         if reason == "outside_days":
             remedy = f"{remedy}; {_days_of(dataset)}"
         severity: Severity = "warning" if (table, reason) in expected else "error"
+        if reason == AFTER and severity == "error":
+            remedy = _TOO_LATE
         yield Breach(severity, reason, file, column, found.counts[key], remedy, found.examples[key], table)
 
 

@@ -206,6 +206,8 @@ def test_events_outside_the_log_are_errors_on_both_sides(tmp_path: Path) -> None
     found = {(b.table, b.kind): b.severity for b in check_log(root, DATASETS["ebnerd"]).breaches}
     assert found[("impressions", "after_log_end")] == found[("impressions", "before_log_start")] == "error"
     assert found[("articles", "after_log_end")] == "warning"
+    remedies = {b.table: b.remedy for b in check_log(root, DATASETS["ebnerd"]).breaches if b.kind == "after_log_end"}
+    assert remedies["impressions"].startswith("correct the clock") and remedies["articles"].startswith("nothing to do")
 
 
 @pytest.mark.parametrize(("offset", "days"), [(20, 11), (-9, 11)])
