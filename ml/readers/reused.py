@@ -4,7 +4,7 @@ Belongs here: finding them over a whole log, and marking the rows of later days.
 are there twice on one day, and holding rows back (`ml.readers.canonical`).
 
 The mark stays with its row in the raw day, in the column `reused` (null: none), also when a day is put together from
-several deliveries; ids of other deliveries are not compared. Memory: some dozen bytes an
+several deliveries; ids of other deliveries are not compared. Memory: 16 bytes an
 impression, and one day.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from ml import schema
@@ -48,5 +49,6 @@ def _ids(path: Path) -> pl.Series:
 
 def _repeated(ids: Sequence[pl.Series]) -> pl.Series:
     """Ids that are there more than once, each once."""
-    every = pl.concat([pl.Series(schema.IMPRESSION_ID, [], dtype=pl.Int64), *ids])
-    return every.filter(every.is_duplicated()).unique()
+    every = np.concatenate([np.zeros(0, dtype=np.int64), *(part.to_numpy() for part in ids)])
+    every.sort()
+    return pl.Series(schema.IMPRESSION_ID, np.unique(every[1:][every[1:] == every[:-1]]), dtype=pl.Int64)
