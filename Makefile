@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
+# Two processes, each with the tests of whole files.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 DEMO := data/simulated
 SEED ?= 1
 # make run SEED=2 REPLACE=1 writes another demo log over the one that is there.
 REPLACE ?=
 
-.PHONY: setup run test test-slow test-faults month backfill-check fuzz seeds calibrate bench bench-compare ui clean
+.PHONY: setup run test test-slow coverage test-faults month backfill-check fuzz seeds calibrate bench bench-compare ui clean
 
 setup: $(VENV)/.installed
 
@@ -29,10 +31,14 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/dg check defs
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+	$(PYTEST) -m "not slow"
 
 test-slow: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# Which lines the quick tests run.
+coverage: setup
+	$(PYTEST) -m "not slow" --cov --cov-report=term
 
 # Kills at random moments, full disk, damage, a store that is away: prints fault x promise (docs/faults.md).
 test-faults: setup
@@ -46,9 +52,10 @@ month: setup
 backfill-check: setup
 	$(BIN)/python -m tests.month.backfill
 
-# Damaged sources, ten thousand, through every reader: prints the ledger of docs/hostile_input.md.
+# Damaged sources, ten thousand, through every reader, then damaged files of the lake: the ledgers of docs/hostile_input.md.
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --cases 10000 --seed 0
+	$(BIN)/python -m tests.fuzz.artifacts --cases 4000 --seed 0
 
 # The demo with three seeds of log and training, each in a lake of its own.
 seeds: setup

@@ -67,8 +67,12 @@ class CheckResult:
 
 
 def _where(condition: str, *shown: str) -> str:
-    """Rows where `condition` holds, shown by the columns `shown`."""
-    parts = " || ', ' || ".join(f"'{c} ' || coalesce(CAST({c} AS VARCHAR), 'null')" for c in shown)
+    """Rows where `condition` holds, shown by the columns `shown`; of readers only ids that are none, since examples
+    stand in Dagster's event log, where an erasure does not reach."""
+    cells = {c: f"coalesce(CAST({c} AS VARCHAR), 'null')" for c in shown}
+    if schema.USER_ID in cells:
+        cells[schema.USER_ID] = f"CASE WHEN {schema.USER_ID} >= 0 THEN '(not shown)' ELSE {cells[schema.USER_ID]} END"
+    parts = " || ', ' || ".join(f"'{c} ' || {cell}" for c, cell in cells.items())
     return f"SELECT {parts} AS example FROM data WHERE {condition}"
 
 
@@ -102,7 +106,7 @@ def _quarantine() -> Rule:
     return Rule(
         "quarantine_share",
         f"at most {QUARANTINE_SHARE:.0%} of the rows are quarantined",
-        f"SELECT reason || ': ' || row AS example FROM quarantine WHERE {many}",
+        f"SELECT reason || ': ' || source AS example FROM quarantine WHERE {many}",
         blocking=False,
     )
 

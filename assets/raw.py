@@ -83,16 +83,19 @@ def _by_table(account: "Account") -> dict[str, dict[str, int]]:
 
 
 def _quarantined(file: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """How many rows are held back for each reason, and the first of each: its source file and the row."""
+    """How many rows are held back for each reason, and the first of each: its source file and the row, without its
+    reader."""
+    from ml.readers.masking import without_reader
+
     reasons: dict[str, int] = {}
     examples: dict[str, str] = {}
-    for batch in read_batches(file, BATCH, ["reason", "source", "row"]):
+    for batch in read_batches(file, BATCH, ["table", "reason", "source", "row"]):
         found = batch.column("reason").to_pylist()
         for reason in dict.fromkeys(found):
             reasons[reason] = reasons.get(reason, 0) + found.count(reason)
             first = found.index(reason)
-            source, row = (batch.column(name)[first].as_py() for name in ("source", "row"))
-            examples.setdefault(reason, f"{source}: {row[:EXAMPLE_CHARACTERS]}")
+            table, source, row = (batch.column(name)[first].as_py() for name in ("table", "source", "row"))
+            examples.setdefault(reason, f"{source}: {without_reader(table, reason, row)[:EXAMPLE_CHARACTERS]}")
     return reasons, examples
 
 

@@ -28,12 +28,21 @@ from ml.readers import Reader, reader
 from ml.readers.account import Rows, read_account
 from ml.readers.breaches import NAIVE, Breach, Severity, misnamed, refusal, relative, unreadable_file
 from ml.readers.canonical import COPIES
-from ml.readers.files import printable
+from ml.readers.files import frame, printable
+from ml.readers.merge import RAW_TABLES, Piece, count_rows
 from ml.readers.own_log import LOG_FILE
 from ml.readers.ranges import UNSET
 from ml.readers.remarks import Remark, added
+from ml.readers.rules import SOURCE
+from ml.readers.span import AFTER, remote_days
 
 Progress = Callable[[str], None]
+_TOO_LATE = "correct the clock: too few rows lie so far after all others to be of the log"
+REMOTE = "far_from_all_others"
+_REMOTE = (
+    "published, as a run cannot tell whether a clock is off: correct it, or leave the rows out; of an own log, "
+    f"first_day and last_day in {LOG_FILE} keep them out. Nothing to do if the log is so"
+)
 _ROW = re.compile(r"^(.*):([0-9]+)$")
 _NO_IDS = np.zeros(0, dtype=np.int64)
 
@@ -84,6 +93,7 @@ REMARKS: Mapping[str, str] = {
     "unlisted_article": "nothing to do if that is meant: its first appearance stands in; else add it to the articles",
     "impression_missing": "the link is taken as unknown; bring the impression along, or leave impression_id empty",
     "impression_of_another_reader": "the link is taken as unknown; name the reader's own impression, or leave it empty",
+    "clicked_without_a_row": "kept; `clicked` adds no click: write every click to the clicks, too",
     "article_not_in_impression": "the link is taken as unknown; name the impression that showed the article",
 }
 """Remedy by the reasons of remarks."""
@@ -256,7 +266,8 @@ def _add_rows(out: Path, days: list[date], layout: Reader, dataset: Dataset, rep
         remarks = added([*remarks, *tables.remarks])
     report.days, report.tables, report.files = days, rows.figures(), of_files(rows.account)
     report.breaches += [*_held_back(rows.held_back, dataset, layout.expected), *_remarked(remarks, rows.copies)]
-    report.breaches += [] if report.stops else _gaps(days)
+    if not report.stops:
+        report.breaches += [*_gaps(days), *_in_doubt(out, days, layout)]
     report.breaches += [
         Breach("error", "rows_unaccounted", where, "", lost, "this is no fault of the log: report it")
         for where, lost in rows.lost().items()
@@ -280,14 +291,16 @@ def _quarantined(out: Path) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch])
 
 
-def _held_back(found: HeldBack, dataset: Dataset, expected: frozenset[str]) -> Iterator[Breach]:
+def _held_back(found: HeldBack, dataset: Dataset, expected: frozenset[tuple[str, str]]) -> Iterator[Breach]:
     """One finding for each table, reason and file: a warning where published files are known for it."""
     for key in sorted(found.counts):
         table, reason, file = key
         column, remedy = REMEDIES.get(reason, ("", "correct these rows, or leave them out"))
         if reason == "outside_days":
             remedy = f"{remedy}; {_days_of(dataset)}"
-        severity: Severity = "warning" if reason in expected else "error"
+        severity: Severity = "warning" if (table, reason) in expected else "error"
+        if reason == AFTER and severity == "error":
+            remedy = _TOO_LATE
         yield Breach(severity, reason, file, column, found.counts[key], remedy, found.examples[key], table)
 
 
@@ -311,6 +324,31 @@ def _remarked(remarks: Iterable[Remark], copies: Mapping[str, int]) -> Iterator[
             place = _ROW.match(source)
             examples.append({"file": r.file, "row": int(place[2]) if place else None, "value": short(value)})
         yield Breach("warning", kind, r.file, r.column, r.count, REMARKS[r.reason], examples, r.table)
+
+
+def _in_doubt(out: Path, days: list[date], layout: Reader) -> list[Breach]:
+    """Rows so far from all others, as this log goes, that their clock may be off: too few of a small log to tell."""
+    rows = {day.toordinal(): count_rows(out / str(day), layout.derived_files) for day in days}
+    found: dict[str, Breach] = {}
+    for number, silence in remote_days(rows).items():
+        day = date.fromordinal(number)
+        for table, sources in _sources_of(out / str(day), layout):
+            for source in sources:
+                place = _ROW.match(source)
+                file = place[1] if place else source
+                said = {"file": file, "row": int(place[2]) if place else None}
+                said["value"] = f"{day}, beyond {silence:,} days without a row"
+                breach = found.setdefault(file, Breach("warning", REMOTE, file, "time", 0, _REMOTE, [], table))
+                few = [*breach.examples, *([said] if len(breach.examples) < EXAMPLES else [])]
+                found[file] = replace(breach, count=breach.count + 1, examples=few)
+    return list(found.values())
+
+
+def _sources_of(folder: Path, layout: Reader) -> Iterator[tuple[str, list[str]]]:
+    """The table and sources of the events in each file of a raw day."""
+    for path in Piece(folder, "", "events").paths(layout.derived_files):
+        rows = frame(path, [SOURCE])[SOURCE].cast(str)
+        yield RAW_TABLES.get(path.stem, path.stem), [str(source) for source in rows.to_list()]
 
 
 def _gaps(days: list[date]) -> list[Breach]:

@@ -54,13 +54,13 @@ class Reader(ABC):
 
     `names`: paths of the layout below a root, "*" for anything within a part. `drop_folders`: the layout's folder for
     files that lie flat in a drop, by pattern of their name. `derived_files`: files of a raw day that follow from its
-    others. `expected`: reasons for which published files of the layout are known to lose rows.
+    others. `expected`: tables and reasons for which published files of the layout are known to lose rows.
     """
 
     names: ClassVar[Sequence[str]] = ()
     drop_folders: ClassVar[Mapping[str, str]] = {}
     derived_files: ClassVar[Sequence[str]] = ()
-    expected: ClassVar[frozenset[str]] = frozenset()
+    expected: ClassVar[frozenset[tuple[str, str]]] = frozenset()
 
     @abstractmethod
     def named(self, root: Path) -> list[Path]:

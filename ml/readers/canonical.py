@@ -25,8 +25,10 @@ _ROW = "__row"
 COPIES = "exact_copy"
 """Reason of the remarks on rows that repeat another one."""
 
+_MARKED, _REUSED_ID = "__reused", "duplicate_impression_id"
 _UNFIT_ROWS = ("out_of_range", pl.col(UNFIT).is_not_null())
-_SMALL = (pl.Int64, pl.Int32, pl.Float32, pl.Boolean)
+_SMALL = (pl.Int64, pl.Int32, pl.Float32, pl.Float64, pl.Boolean)
+_WIDE = {schema.TIME: pl.Int64(), pa.float32(): pl.Float64()}
 _IMPRESSION = (schema.CLICK_TIME, schema.IMPRESSION_ID, schema.USER_ID)
 
 
@@ -62,12 +64,13 @@ def clicks(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
     return Canonical(single.kept, judged.held_back, figures, remarks)
 
 
-def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
+def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int, reused: pl.Series | None = None) -> Canonical:
     """Impressions within [start, end), sorted by (time, impression_id, user_id), each id once.
 
     Id 0 is the published mark of beyond-accuracy requests and may repeat. An impression with a click on an article
-    that it did not show is held back (its click stays a click); so are later impressions that reuse an id. Where
-    nothing is said of clicks (null) none is taken for granted, with a remark.
+    that it did not show is held back (its click stays a click); so are later impressions that reuse an id, and those
+    `reused` (bool [rows], null: no) marks for an id of an earlier day. Where nothing is said of clicks (null) none is
+    taken for granted, with a remark.
     """
     rules = [
         _UNFIT_ROWS,
@@ -78,15 +81,19 @@ def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
         ("null_id", pl.col(schema.INVIEW).list.contains(None)),
         ("negative_id", pl.col(schema.INVIEW).list.min() < 0),
         ("clicked_not_in_view", _unseen_clicks() > 0),
+        (_REUSED_ID, pl.col(_MARKED)),
     ]
-    judged = judge(complete(rows, schema.IMPRESSIONS), "impressions", rules)
-    unsaid, told = judged.kept.clear(), judged.kept
+    marked = pl.lit(None, dtype=pl.Boolean) if reused is None else reused
+    complete_rows = complete(rows, schema.IMPRESSIONS).with_columns(marked.alias(_MARKED))
+    judged = judge(complete_rows, "impressions", rules)
+    told = judged.kept.drop(_MARKED)
+    unsaid = told.clear()
     if told[schema.CLICKED].null_count():
         unsaid = told.filter(pl.col(schema.CLICKED).is_null())
         told = told.with_columns(pl.col(schema.CLICKED).fill_null(pl.lit([], dtype=pl.List(pl.Int64))))
     distinct = _without_repetitions(told.sort(_IMPRESSION, maintain_order=True))
-    reused = pl.col(schema.IMPRESSION_ID).is_first_distinct().not_() & (pl.col(schema.IMPRESSION_ID) != 0)
-    single = judge(distinct.kept, "impressions", [("duplicate_impression_id", reused)])
+    again = pl.col(schema.IMPRESSION_ID).is_first_distinct().not_() & (pl.col(schema.IMPRESSION_ID) != 0)
+    single = judge(distinct.kept, "impressions", [(_REUSED_ID, again)])
     twice = single.kept.select(pl.col(schema.INVIEW).list.n_unique() < pl.col(schema.INVIEW).list.len()).to_series()
     remarks = [
         *remarks_on(unsaid, "impressions", "clicked_unknown", schema.CLICKED),
@@ -193,9 +200,10 @@ def unlisted(seen: pl.DataFrame, missing: pl.DataFrame | None, listed: pl.DataFr
 
 def complete(rows: pl.DataFrame, target: pa.Schema) -> pl.DataFrame:
     """`rows` with all columns of `target` (null where missing) and `source`, in order, in Polars' types for them;
-    times stay int64. `__unfit` names the values of a row that have no counterpart in these types (null: all have one);
-    the tables hold such rows back as `out_of_range`."""
-    types = {f.name: pl.Int64() if f.type == schema.TIME else polars_type(f.type) for f in target}
+    times stay int64, numbers have 64 bits, so that one too large for 32 can be told from an infinite one. `__unfit`
+    names the values of a row that have no counterpart in these types (null: all have one); the tables hold such rows
+    back as `out_of_range`."""
+    types = {f.name: _WIDE.get(f.type) or polars_type(f.type) for f in target}
     types[SOURCE] = pl.String()
     columns = [(pl.col(name) if name in rows.columns else pl.lit(None)).alias(name) for name in types]
     wrong = [

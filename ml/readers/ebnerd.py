@@ -19,6 +19,7 @@ Rules of this layout:
 
 from collections.abc import Collection, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ import polars as pl
 import pyarrow as pa
 
 from ml import schema
+from ml.clock import DayClock
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
@@ -46,6 +48,7 @@ from ml.readers.files import (
 from ml.readers.publication import early_appearances, unlisted_articles
 from ml.readers.ranges import UNSET, unset_outside
 from ml.readers.remarks import Remark, remarks_on, renamed
+from ml.readers.reused import REUSED, mark_reused
 from ml.readers.rules import SOURCE, milliseconds
 from ml.readers.strays import ASIDE
 
@@ -72,7 +75,7 @@ class EbnerdReader(Reader):
     names = (*_LOGS, "articles.parquet")
     drop_folders = {"behaviors.parquet": "train", "history.parquet": "train"}  # noqa: RUF012
     derived_files = (UNLISTED,)
-    expected = frozenset({"after_log_end", "outside_day"})
+    expected = frozenset({("articles", "after_log_end"), ("clicks", "outside_day")})
 
     def named(self, root: Path) -> list[Path]:
         found = [root / name for name in self.names if lies_at(root / name)]
@@ -93,7 +96,9 @@ class EbnerdReader(Reader):
         progress: Progress | None = None,
         besides: Collection[Path] = (),
     ) -> list[date]:
-        return split_bundle(self.sources(root, besides), root, dataset, out, progress)
+        days = split_bundle(self.sources(root, besides), root, dataset, out, progress)
+        mark_reused(out, days, "behaviors.parquet", partial(_published, dataset.clock))
+        return days
 
     def read_through(self, path: Path, zone: str) -> None:
         columns = columns_of(path)
@@ -110,7 +115,7 @@ class EbnerdReader(Reader):
         read, more = _read_in(history)
         remarks += more
         clicks = canonical.clicks(pl.concat([clicked, _at_the_clicks_repeated(read, clicked)]), start, end)
-        impressions = canonical.impressions(_impressions_of(behaviors), start, end)
+        impressions = canonical.impressions(_impressions_of(behaviors), start, end, _reused(behaviors))
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         listed = _optional(raw_day / "articles.parquet")
         known = _optional(raw_day / UNLISTED)
@@ -173,6 +178,8 @@ def _clicked_of(behaviors: pl.DataFrame | None) -> tuple[pl.DataFrame, list[Rema
     if behaviors is None or "article_ids_clicked" not in behaviors.columns:
         return canonical.empty(schema.CLICKS), []
     impression = pl.col("impression_id")
+    if REUSED in behaviors.columns:
+        impression = pl.when(pl.col(REUSED).is_null()).then(impression)  # the id is another impression's
     clicked = behaviors.filter(pl.col("article_ids_clicked").list.len() > 0)
     rows = clicked.select(
         pl.col("user_id"),
@@ -262,6 +269,16 @@ def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:
         nothing = pl.lit([], dtype=_IDS)
         rows = rows.with_columns(pl.when(unpublished).then(nothing).otherwise(schema.CLICKED).alias(schema.CLICKED))
     return canonical.complete(rows, schema.IMPRESSIONS)
+
+
+def _reused(behaviors: pl.DataFrame | None) -> pl.Series | None:
+    """The mark of impressions whose id an earlier day has; None where no row of the day bears one."""
+    return None if behaviors is None or REUSED not in behaviors.columns else behaviors[REUSED]
+
+
+def _published(clock: DayClock, rows: pl.DataFrame, day: date) -> pl.Series:
+    """The impression ids of raw rows that a day's table shows."""
+    return canonical.impressions(_impressions_of(rows), clock.start(day), clock.end(day)).rows[schema.IMPRESSION_ID]
 
 
 def articles_of(listed: pl.DataFrame | None, seen: pl.DataFrame, end_ms: int) -> pl.DataFrame:

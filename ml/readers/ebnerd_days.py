@@ -126,6 +126,7 @@ _HISTORY_ROWS = pa.schema(
         (SOURCE, pa.string()),
     ]
 )
+_NUMBERS = {"read_time": "read_time", "scroll": "scroll_percentage"}
 _ID_LISTS = ("article_ids_inview", "article_ids_clicked")
 REMEDY = "use the file of the published bundle, or write it with the published columns and types"
 _TABLES = {"behaviors.parquet": "impressions", "history.parquet": "clicks"}
@@ -201,8 +202,12 @@ def split_bundle(
     with Quarantine(out) as held_back:
         bundle = _Bundle(root, dataset, out, held_back, progress)
         columns = _carried(behaviors, [columns_of(p) for p in behaviors], bundle)
+        read_in = _history_columns(histories)
         told = _carried(articles, [_ARTICLES] * len(articles), bundle)
-        with DaySpill(out, "behaviors", _sourced(columns)) as shown, DaySpill(out, "history", _HISTORY_ROWS) as read:
+        with (
+            DaySpill(out, "behaviors", _sourced(columns)) as shown,
+            DaySpill(out, "history", _clicks_of(read_in)) as read,
+        ):
             for path in behaviors:
                 bundle.say(path, f"{row_count(path):,} rows")
                 for rows in bundle.pieces(path, _SHOWN_ROWS, columns, "impressions"):
@@ -210,7 +215,7 @@ def split_bundle(
                     bundle.place(path, kept, "impressions", "impression_time", shown)
             for path in histories:
                 bundle.say(path, f"{row_count(path):,} readers")
-                _split_history(path, bundle, read)
+                _split_history(path, bundle, read_in, read)
         days = hold_back_outside(out, shown.rows + read.rows, _TABLES, held_back)
         if not days:
             raise DataError(
@@ -241,7 +246,7 @@ def _carried(paths: Sequence[Path], needed: Sequence[Mapping[str, Kind]], bundle
         found = parquet_schema(path, columns, REMEDY)
         fits, left = ordinary_columns(found, columns)
         clashing |= set(left)
-        fields |= {name: _RAW[name] for name in columns}
+        fields |= {name: _wide(_RAW[name], found.field(name).type, fields.get(name)) for name in columns}
         for name in fits:
             kind = carried_type(found.field(name).type)
             if fields.setdefault(name, kind) != kind:
@@ -250,6 +255,11 @@ def _carried(paths: Sequence[Path], needed: Sequence[Mapping[str, Kind]], bundle
         if left:
             bundle.say(path, f"columns that no table needs are left out: {listed(left)}")
     return pa.schema([(name, kind) for name, kind in fields.items() if name not in clashing])
+
+
+def _wide(kind: pa.DataType, published: pa.DataType, before: pa.DataType | None) -> pa.DataType:
+    """The raw type of a column, `kind`, but 64 bits for numbers that come so in this file or one before."""
+    return pa.float64() if kind == pa.float32() and pa.float64() in (published, before) else kind
 
 
 def _sourced(columns: pa.Schema) -> pa.Schema:
@@ -262,9 +272,26 @@ def _too_long(rows: pl.DataFrame) -> list[Rule]:
     return [("oversized_list", pl.any_horizontal([pl.col(c).list.len() > LIST_ITEMS for c in lists]))] if lists else []
 
 
-def _split_history(path: Path, bundle: _Bundle, spill: DaySpill) -> None:
+def _history_columns(paths: Sequence[Path]) -> pa.Schema:
+    """The raw columns of histories: 64 bits for numbers that come so in any file."""
+    found = [parquet_schema(path, {}, REMEDY) for path in paths]
+    wide = {name for f in found for name in _HISTORY if _has_64_bits(f.field(name).type)}
+    lists = pa.large_list(pa.float64())
+    return pa.schema([(n, lists if n in wide else _RAW[n]) for n in _HISTORY])
+
+
+def _has_64_bits(kind: pa.DataType) -> bool:
+    return hasattr(kind, "value_type") and bool(kind.value_type == pa.float64())
+
+
+def _clicks_of(history: pa.Schema) -> pa.Schema:
+    """The columns of a history's clicks in raw days."""
+    number = {name: history.field(f"{column}_fixed").type.value_type for name, column in _NUMBERS.items()}
+    return pa.schema([pa.field(f.name, number.get(f.name, f.type)) for f in _HISTORY_ROWS])
+
+
+def _split_history(path: Path, bundle: _Bundle, columns: pa.Schema, spill: DaySpill) -> None:
     """Streams a history file into days, one row a click. Readers without clicks have null or empty lists."""
-    columns = pa.schema([(name, _RAW[name]) for name in _HISTORY])
     lists = list(_HISTORY)[1:]
     lengths = [pl.col(c).list.len() for c in lists]
     uneven = pl.any_horizontal([n.ne_missing(lengths[0]) for n in lengths[1:]])

@@ -239,13 +239,17 @@ def as_frame(table: pa.Table) -> pl.DataFrame:
     return result
 
 
+_OWN = ("source", "reused")
+"""Columns that readers add to raw days."""
+
+
 def ordinary_columns(found: pa.Schema, taken: Iterable[str]) -> tuple[list[str], list[str]]:
     """Columns beyond `taken` that can be carried along, and those that cannot: nested or exotic types, names that are
-    there twice or collide with a reader's own ("source", "__...")."""
+    there twice or collide with a reader's own ("source", "reused", "__...")."""
     others = [n for n in dict.fromkeys(found.names) if n not in set(taken)]
     fits = [
         n for n in others
-        if found.names.count(n) == 1 and n != "source" and not n.startswith("__") and is_ordinary(found.field(n).type)
+        if found.names.count(n) == 1 and n not in _OWN and not n.startswith("__") and is_ordinary(found.field(n).type)
     ]  # fmt: skip
     return fits, [n for n in others if n not in set(fits)]
 

@@ -70,7 +70,7 @@ class GloboReader(Reader):
 
     names = ("clicks/clicks_hour_*.csv", "clicks/clicks_hour_*.csv.gz", _METADATA)
     drop_folders = {"clicks_hour_*": "clicks"}  # noqa: RUF012
-    expected = frozenset({"after_log_end", "outside_days", "never_shown"})
+    expected = frozenset({("clicks", "after_log_end"), ("clicks", "outside_days"), ("articles", "never_shown")})
 
     def named(self, root: Path) -> list[Path]:
         hours = sorted([*root.glob("clicks/clicks_hour_*.csv"), *root.glob("clicks/clicks_hour_*.csv.gz")])

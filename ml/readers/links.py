@@ -17,16 +17,18 @@ import pyarrow.parquet as pq
 
 from ml import schema
 from ml.readers.files import frame
+from ml.readers.marks import NUMBER_IN_DAY as _ROW
+from ml.readers.marks import put_marks
 from ml.readers.remarks import Remark, remarks_on
-from ml.readers.spill import parquet_options
+from ml.readers.reused import REUSED
 
 LINK = "link"
 VERDICTS = (None, "article_not_in_impression", "impression_of_another_reader", "impression_missing")
-"""From the best to the worst; where an id names several impressions of different days the best counts."""
+"""From the best to the worst; where an id names impressions of several deliveries the best counts."""
 
-_ROW, _DAY = "__row", "__day"
+_DAY = "__day"
 _KEYS = [schema.USER_ID, schema.ARTICLE_ID, schema.IMPRESSION_ID]
-_SHOWN = [schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME, schema.INVIEW]
+_SHOWN = [schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME, schema.INVIEW, REUSED]
 _MOST = 4_000_000
 
 
@@ -41,7 +43,7 @@ def judge_links(out: Path, days: Sequence[date]) -> None:
             np.minimum(verdict, _verdicts(clicks, frame(path, _SHOWN)), out=verdict)
         judged = clicks.select(_DAY, _ROW).with_columns(_named(verdict)).drop_nulls(LINK)
         for (number,), part in judged.partition_by(_DAY, as_dict=True).items():
-            _write(paths[int(number)], part)
+            put_marks(paths[int(number)], part.select(_ROW, LINK))
 
 
 def settled(clicks: pl.DataFrame, shown: pl.DataFrame) -> tuple[pl.DataFrame, list[Remark]]:
@@ -92,9 +94,13 @@ def _linked(clicks: pl.DataFrame) -> pl.DataFrame:
 
 
 def _verdicts(clicks: pl.DataFrame, shown: pl.DataFrame) -> np.ndarray:
-    """For each of `clicks` the place in `VERDICTS` (int8) by the impressions `shown`; of several with one id the first
-    in time counts, as in the canonical table."""
-    named = shown.join(clicks, on=schema.IMPRESSION_ID, how="semi").sort(schema.CLICK_TIME, schema.USER_ID)
+    """For each of `clicks` the place in `VERDICTS` (int8) by the impressions `shown`, without those that reuse an id;
+    of several with one id the first in time counts, as in the canonical table."""
+    named = (
+        shown.filter(pl.col(REUSED).is_null())
+        .join(clicks, on=schema.IMPRESSION_ID, how="semi")
+        .sort(schema.CLICK_TIME, schema.USER_ID)
+    )
     named = named.unique(schema.IMPRESSION_ID, keep="first", maintain_order=True)
     linked = clicks.select(*_KEYS).with_row_index("__place")
     found = linked.join(
@@ -113,11 +119,3 @@ def _verdicts(clicks: pl.DataFrame, shown: pl.DataFrame) -> np.ndarray:
 
 def _named(verdict: np.ndarray) -> pl.Series:
     return pl.Series(LINK, [VERDICTS[v] for v in verdict.tolist()], dtype=pl.String)
-
-
-def _write(path: Path, judged: pl.DataFrame) -> None:
-    """Puts the verdicts (`__row`, `link`) into a raw day's file."""
-    found = pq.read_schema(path)
-    rows = frame(path).drop(LINK).with_row_index(_ROW)
-    rows = rows.join(judged.select(_ROW, LINK), on=_ROW, how="left", maintain_order="left").drop(_ROW)
-    pq.write_table(rows.select(found.names).to_arrow().cast(found), path, **parquet_options(found))

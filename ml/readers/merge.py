@@ -27,7 +27,7 @@ from ml.readers.spill import Spill
 
 ARTICLES = "articles.parquet"
 QUARANTINE = "quarantine.parquet"
-_TABLES = {"behaviors": "impressions", "history": "clicks"}
+RAW_TABLES = {"behaviors": "impressions", "history": "clicks"}
 """Canonical table of raw files that are not named after theirs."""
 _ROWS = 65_536
 _REPEATED = pl.col(schema.ARTICLE_ID).is_duplicated()
@@ -118,7 +118,7 @@ def _held_back(rows: pl.DataFrame, piece: Piece, path: Path) -> pa.Table:
         return rows.to_arrow().cast(schema.QUARANTINE)
     if SOURCE not in rows.columns:
         rows = rows.with_columns(pl.lit(f"{piece.delivery}/{path.name}").alias(SOURCE))
-    return quarantine(rows, _TABLES.get(path.stem, path.stem), pl.lit(piece.reason))
+    return quarantine(rows, RAW_TABLES.get(path.stem, path.stem), pl.lit(piece.reason))
 
 
 def _merge_articles(pieces: Sequence[Piece], out: Path, held_back: Spill) -> None:

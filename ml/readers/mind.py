@@ -16,12 +16,15 @@ Rules of this layout (Wu et al. 2020, MIND):
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ml import schema
+from ml.clock import DayClock
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical
@@ -33,6 +36,8 @@ from ml.readers.described import described
 from ml.readers.files import frame, lies_at, printable, unreadable
 from ml.readers.lines import numbered_lines
 from ml.readers.placing import APPEARS, Appearances
+from ml.readers.publication import unlisted_articles
+from ml.readers.reused import REUSED, mark_reused
 from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days
 from ml.readers.span import hold_back_outside
 from ml.readers.spill import DaySpill
@@ -58,6 +63,7 @@ _SHOWN = pa.schema(
         ("history", pa.string()),
         ("inview", _IDS),
         ("clicked", _IDS),
+        (REUSED, pa.bool_()),
         (SOURCE, pa.string()),
     ]
 )
@@ -75,7 +81,7 @@ class MindReader(Reader):
     """Reads the MIND layout."""
 
     names = tuple(f"{folder}/{name}".lstrip("/") for folder in FOLDERS for name in (_LOG_FILE, _NEWS_FILE))
-    expected = frozenset({"never_shown"})
+    expected = frozenset({("articles", "never_shown")})
 
     def named(self, root: Path) -> list[Path]:
         logs = [p for p in (root / folder / _LOG_FILE for folder in FOLDERS) if lies_at(p)]
@@ -122,6 +128,7 @@ class MindReader(Reader):
                     f"{printable(root)}: no impression falls in {dataset.first_day}..{dataset.last_day}, the days of "
                     f"{dataset.name}{held_back.told()}: point the data root at this dataset's log"
                 )
+            mark_reused(out, days, "impressions.parquet", partial(_published, dataset.clock))
             _split_news([p for p in sources if p.name == _NEWS_FILE], root, out, held_back, seen)
         return days
 
@@ -129,14 +136,14 @@ class MindReader(Reader):
         start, end = dataset.clock.start(day), dataset.clock.end(day)
         raw = frame(raw_day / "impressions.parquet").with_columns(milliseconds("time").alias(schema.CLICK_TIME))
         clicked = raw.filter(pl.col("clicked").list.len() > 0).with_columns(pl.col("clicked").alias(schema.ARTICLE_ID))
-        clicks = canonical.clicks(clicked.explode(schema.ARTICLE_ID), start, end)
-        unlabelled = pl.col("clicked").is_null() & pl.col(SOURCE).cast(pl.String).str.contains(_TEST)
-        nothing = pl.lit([], dtype=pl.List(pl.Int64))
-        shown = raw.with_columns(pl.when(unlabelled).then(nothing).otherwise("clicked").alias("clicked"))
-        impressions = canonical.impressions(canonical.complete(shown, schema.IMPRESSIONS), start, end)
+        link = pl.when(pl.col(REUSED).is_null()).then(schema.IMPRESSION_ID).alias(schema.IMPRESSION_ID)
+        clicks = canonical.clicks(clicked.with_columns(link).explode(schema.ARTICLE_ID), start, end)
+        impressions = canonical.impressions(_impressions_of(raw), start, end, raw[REUSED])
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         news = raw_day / "articles.parquet"
-        known = described(frame(news) if news.is_file() else None, seen)
+        listed = frame(news) if news.is_file() else None
+        known = described(listed, seen)
+        only_seen = seen.clear() if listed is None else canonical.unlisted(seen, None, listed)
         articles = canonical.articles(seen.clear(), known.seen, end)
         untimed = int(raw.select(pl.col("history").str.count_matches(r"\S+").sum()).item())
         return DayTables(
@@ -149,9 +156,25 @@ class MindReader(Reader):
                 "clicks": clicks.counts | {"untimed_history": untimed, FROM_IMPRESSIONS: clicks.counts["rows_in"]},
                 "impressions": impressions.counts,
             },
-            remarks=canonical.remarked([articles, clicks, impressions]),
+            remarks=canonical.remarked(
+                [articles, clicks, impressions], unlisted_articles(only_seen, clicks, impressions)
+            ),
             article_rows=known.rows,
         )
+
+
+def _impressions_of(raw: pl.DataFrame) -> pl.DataFrame:
+    """All impressions of a raw day (`time` in ms) in canonical columns; in `test` nothing is said of clicks."""
+    unlabelled = pl.col("clicked").is_null() & pl.col(SOURCE).cast(pl.String).str.contains(_TEST)
+    nothing = pl.lit([], dtype=pl.List(pl.Int64))
+    shown = raw.with_columns(pl.when(unlabelled).then(nothing).otherwise("clicked").alias("clicked"))
+    return canonical.complete(shown, schema.IMPRESSIONS)
+
+
+def _published(clock: DayClock, rows: pl.DataFrame, day: date) -> pl.Series:
+    """The impression ids of raw rows that a day's table shows."""
+    timed = _impressions_of(rows.with_columns(milliseconds("time").alias(schema.CLICK_TIME)))
+    return canonical.impressions(timed, clock.start(day), clock.end(day)).rows[schema.IMPRESSION_ID]
 
 
 def _tell(progress: Progress | None, path: Path, root: Path) -> None:
@@ -236,7 +259,8 @@ def _split_log(
 
 
 def _split_news(paths: Sequence[Path], root: Path, out: Path, held_back: Quarantine, seen: Appearances) -> None:
-    """Writes the news of each day's articles to `out/<day>/articles.parquet`; of rows with one id the first is kept."""
+    """Writes the news of each day's articles to `out/<day>/articles.parquet`, for each day where there is a news file;
+    of rows with one id the first is kept."""
     days = seen.table(_DAY)
     for path in paths:
         _refuse_empty(path)
@@ -267,6 +291,9 @@ def _split_news(paths: Sequence[Path], root: Path, out: Path, held_back: Quarant
                     ),
                     _DAY,
                 )
+    for day in days[_DAY].unique() if paths else ():
+        if day not in spill.rows:
+            pq.write_table(_ARTICLES.empty_table(), out / str(day) / "articles.parquet")
 
 
 def _refuse_empty(path: Path) -> None:

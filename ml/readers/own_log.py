@@ -17,6 +17,7 @@ Rules of this layout:
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml import schema
+from ml.clock import DayClock
 from ml.datasets import Dataset
 from ml.errors import DataError
 from ml.readers import canonical, contract
@@ -52,8 +54,10 @@ from ml.readers.links import LINK, judge_links, settled
 from ml.readers.placing import APPEARS, Appearances
 from ml.readers.publication import early_appearances, unlisted_articles
 from ml.readers.remarks import Remark, remarks_on
+from ml.readers.reused import REUSED, mark_reused
 from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days, quarantine
 from ml.readers.spill import DaySpill
+from ml.readers.unclicked import UNCLICKED, mark_unclicked, unclicked
 
 LOG_FILE = "log.toml"
 REMEDY = "write the table by the contract of docs/own_log.md; `newsrec validate` names every breach"
@@ -66,12 +70,18 @@ _YEARS = (-62_135_596_800_000, 253_402_300_799_999)
 
 _RAW: dict[str, pa.DataType] = {
     "integer": pa.int64(),
-    "number": pa.float32(),
+    "number": pa.float64(),
     "time": pa.timestamp("ms"),
     "flag": pa.bool_(),
     "text": pa.string(),
     "list of integers": pa.list_(pa.int64()),
 }
+_MARKS: dict[str, list[tuple[str, pa.DataType]]] = {
+    "clicks": [(LINK, pa.string())],
+    "impressions": [(REUSED, pa.bool_()), (UNCLICKED, pa.bool_())],
+    "articles": [],
+}
+"""Columns of raw days that follow from the whole log."""
 _CODES = (*schema.CONTEXT, "category_id")
 _RENAMED = {
     "published": "published_time",
@@ -246,7 +256,7 @@ class OwnLogReader(Reader):
 
     names = (LOG_FILE, *(f"{table}.parquet" for table in TABLES), *(f"{table}/*.parquet" for table in TABLES))
     derived_files = (UNLISTED,)
-    expected = frozenset({"never_shown", "after_log_end"})
+    expected = frozenset({("articles", "never_shown"), ("articles", "after_log_end")})
 
     def named(self, root: Path) -> list[Path]:
         said = root / LOG_FILE
@@ -274,6 +284,8 @@ class OwnLogReader(Reader):
         with Quarantine(out) as held_back:
             step = _Split(root, dataset, out, held_back, progress, files)
             days = sorted({*_split_events(step, "clicks"), *_split_events(step, "impressions")})
+            mark_reused(out, days, "impressions.parquet", partial(_published, dataset.clock))
+            mark_unclicked(out, days)
             judge_links(out, days)
             if not days:
                 raise DataError(
@@ -294,7 +306,7 @@ class OwnLogReader(Reader):
         shown = _events(raw_day, schema.IMPRESSIONS, "impressions")
         clicked, remarks = settled(_events(raw_day, schema.CLICKS, "clicks"), shown)
         clicks = canonical.clicks(clicked, start, end)
-        impressions = canonical.impressions(shown, start, end)
+        impressions = canonical.impressions(shown, start, end, shown[REUSED])
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         listed, known = (_optional(raw_day / name) for name in ("articles.parquet", UNLISTED))
         only_seen = canonical.unlisted(seen, known, listed)
@@ -302,7 +314,7 @@ class OwnLogReader(Reader):
             remarks += unlisted_articles(only_seen, clicks, impressions)
         if listed is not None:
             remarks += early_appearances(listed, clicks, impressions, seen)
-        remarks += _nothing_clicked(shown, impressions)
+        remarks += [*_nothing_clicked(shown, impressions), *unclicked(shown, clicks.rows, impressions)]
         articles = canonical.articles(articles_of(listed, seen, end), only_seen, end)
         return DayTables(
             articles=canonical.conform(articles.rows, schema.ARTICLES),
@@ -358,8 +370,15 @@ def _events(raw_day: Path, target: pa.Schema, table: str) -> pl.DataFrame:
     """The raw day's rows of a table, `time` in ms; none where it has no such file."""
     path = raw_day / f"{table}.parquet"
     if not path.is_file():
-        return canonical.empty(target).with_columns(pl.lit(None, dtype=pl.String).alias(LINK))
+        marks = [pl.lit(None, dtype=canonical.polars_type(kind)).alias(n) for n, kind in _MARKS[table]]
+        return canonical.empty(target).with_columns(marks)
     return frame(path).with_columns(milliseconds("time").alias(schema.CLICK_TIME))
+
+
+def _published(clock: DayClock, rows: pl.DataFrame, day: date) -> pl.Series:
+    """The impression ids of raw rows that a day's table shows."""
+    timed = rows.with_columns(milliseconds("time").alias(schema.CLICK_TIME))
+    return canonical.impressions(timed, clock.start(day), clock.end(day)).rows[schema.IMPRESSION_ID]
 
 
 def _nothing_clicked(shown: pl.DataFrame, published: canonical.Canonical) -> list[Remark]:
@@ -379,8 +398,7 @@ def _file_breaches(path: Path, root: Path, table: str) -> list[Breach]:
 
 def _raw_schema(table: str, renamed: Mapping[str, str]) -> pa.Schema:
     fields = [pa.field(renamed.get(c.name, c.name), _RAW[c.kind]) for c in TABLES[table].columns]
-    fields += [pa.field(LINK, pa.string())] if table == "clicks" else []
-    return pa.schema([*fields, pa.field(SOURCE, pa.string())])
+    return pa.schema([*fields, *_MARKS[table], pa.field(SOURCE, pa.string())])
 
 
 def _raw(rows: pl.DataFrame, table: str) -> list[pl.Expr]:

@@ -27,6 +27,7 @@ from ml.readers.rules import quarantine
 SHARE = 0.05
 SILENCE = 30
 _MOST = 0.9
+_KNOWN, _ANY = 3, 2
 
 BEFORE, AFTER = "before_log_start", "after_log_end"
 """Reasons of rows that lie outside the span."""
@@ -53,6 +54,21 @@ def last_carrying(rows: Mapping[int, int]) -> int:
 def longest_silence(days: Sequence[date]) -> tuple[date, date]:
     """The neighbours in `days` (sorted) that lie furthest apart."""
     return max(pairwise([days[0], *days]), key=lambda pair: pair[1] - pair[0])
+
+
+def remote_days(rows: Mapping[int, int]) -> dict[int, int]:
+    """Days at either end of a log, with few of its `rows`, more than twice as far from the rest as any two neighbours
+    in it: a clock may be off there. With each, how many days without a row lie between. Nothing is known of a log
+    with rows on fewer than three other days."""
+    days, few = sorted(rows), max(1, SHARE * sum(rows.values()))
+    steps = [after - before for before, after in pairwise(days)]
+    found: dict[int, int] = {}
+    for cut, step in enumerate(steps, start=1):
+        for remote, rest in ((days[cut:], steps[: cut - 1]), (days[:cut], steps[cut:])):
+            far = len(rest) >= _KNOWN - 1 and step > 2 * max(_ANY, *rest)
+            if far and sum(rows[d] for d in remote) <= few:
+                found |= {d: max(step - 1, found.get(d, 0)) for d in remote}
+    return found
 
 
 def usual_rows(rows: Mapping[int, int]) -> int:

@@ -9,6 +9,7 @@ import gzip
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ml.readers.rules import NUMBER
 LINE_BYTES = 1 << 20
 """Longest line that is cut into fields."""
 
-_BLOCK = 4 << 20
+_BLOCK, _LINES = 4 << 20, 65_536
 _SAMPLE = 200
 _DECODED_FLOOR = 128 << 20
 _DECODED = 100
@@ -48,7 +49,7 @@ def pieces(path: Path, columns: Sequence[str], separator: str = ",") -> Iterator
         source = _lines(path)
         names = _header(next(source, b""), path, columns, separator)
         first = 2
-        for block in source:
+        for block in (part for whole in source for part in _parts(whole)):
             yield _piece(block, first, names, columns, separator)
             first += _line_count(block)
     except DAMAGE as error:
@@ -118,6 +119,16 @@ def _lines(path: Path) -> Iterator[bytes]:
                 rest = tail
         if rest:
             yield rest
+
+
+def _parts(block: bytes) -> Iterator[bytes]:
+    """A block in pieces of at most `_LINES` lines: millions of empty ones, one by one, would take gigabytes."""
+    if block.count(b"\n") <= _LINES:
+        yield block
+        return
+    ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")) + 1
+    cuts = [0, *ends[_LINES - 1 :: _LINES].tolist(), len(block)]
+    yield from (block[first:end] for first, end in pairwise(cuts) if first < end)
 
 
 def _line_count(block: bytes) -> int:

@@ -66,9 +66,9 @@ BROKEN: list[tuple[str, str, list[Row], int, str]] = [
     ("articles", "first_seen_within_day", [article(2, BEFORE, published_is_first_seen=True)], 1, "article_id 2"),
     ("articles", "category_known", [article(2, MORNING, category_id=None)], 1, "article_id 2"),
     ("articles", "title_present", [article(2, MORNING, title=" "), article(3, MORNING, title=None)], 2, "article_id 2"),
-    ("clicks", "ids", [click(None, 1, MORNING), click(1, -1, NOON)], 2, "user_id 1, article_id -1"),
+    ("clicks", "ids", [click(None, 1, MORNING), click(1, -1, NOON)], 2, "user_id (not shown), article_id -1"),
     ("clicks", "time_within_day", [click(1, 1, BEFORE), click(1, 1, AFTER)], 2, "time 2023-05-18 06:59:00"),
-    ("clicks", "sorted_unique", [click(1, 1, NOON), click(1, 1, NOON), click(9, 9, MORNING)], 2, "user_id 1"),
+    ("clicks", "sorted_unique", [click(1, 1, NOON), click(1, 1, NOON), click(9, 9, MORNING)], 2, "article_id 1"),
     ("clicks", "impression_id", [click(1, 1, NOON, impression_id=0)], 1, "impression_id 0"),
     ("clicks", "read_time", [click(1, 1, NOON, read_time=-1.0), click(2, 1, NOON, read_time=float("nan"))], 2, "-1.0"),
     ("clicks", "scroll_percentage", [click(1, 1, NOON, scroll_percentage=101.0)], 1, "scroll_percentage 101.0"),
@@ -81,7 +81,7 @@ BROKEN: list[tuple[str, str, list[Row], int, str]] = [
     ("impressions", "inview_distinct", [impression(4, NOON, [1, 1], [1])], 1, "inview [1, 1]"),
     ("interactions", "ids", [interaction(1, 5, 9, None), interaction(2, 5, 9, -1)], 2, "session_id -1"),
     ("interactions", "time_before_as_of_day", [interaction(1, ms("2023-05-18 07:00"), 9)], 1, "2023-05-18 07:00:00"),
-    ("interactions", "sorted_unique", [interaction(1, 5, 9), interaction(1, 5, 9), interaction(1, 4, 9)], 2, "id 1"),
+    ("interactions", "sorted_unique", [interaction(1, 5, 9), interaction(1, 5, 9), interaction(1, 4, 9)], 2, "id 9"),
     ("session_splits", "range", [range_(1, 1), range_(None, 2), range_(-1, 3)], 3, "first 1, target 1"),
     ("session_splits", "split", [range_(1, 2, "tset")], 1, "split tset"),
     ("session_splits", "unique_target", [range_(1, 2), range_(0, 2)], 1, "target 2, copies 2"),
@@ -134,7 +134,15 @@ def test_quarantine_share(tmp_path: Path, held_back: int, passed: bool) -> None:
     pq.write_table(pa.Table.from_pylist([row] * held_back, schema.QUARANTINE), tmp_path / "quarantine.parquet")
     result = by_name(validate("clicks", tmp_path, EBNERD, DAY))["quarantine_share"]
     assert (result.passed, result.blocking) == (passed, False)
-    assert result.examples == ([] if passed else ["null_id: {}"] * 2)
+    assert result.examples == ([] if passed else ["null_id: a.csv"] * 2)
+
+
+@pytest.mark.parametrize(("table", "rule", "rows"), [b[:3] for b in BROKEN if b[0] in ("clicks", "interactions")])
+def test_examples_name_no_reader(tmp_path: Path, table: str, rule: str, rows: list[Row]) -> None:
+    readers = {r: 7_000_000 + r for r in (1, 2, 9)}
+    named = [row | {"user_id": readers.get(row["user_id"], row["user_id"])} for row in rows]
+    result = by_name(validate(table, stage(tmp_path, table, named), EBNERD, DAY))[rule]
+    assert result.examples and not any(str(r) in e for r in readers.values() for e in result.examples)
 
 
 def test_at_most_five_examples(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`raw_parquet`: the metadata account for every row of the source, and name what was not read."""
 
+import json
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +52,13 @@ def test_the_first_day_accounts_for_every_row_of_the_bundle(root: Path) -> None:
     assert found["quarantine"] == {"unparsable": 1, "outside_days": 1, "never_shown": 1}
     assert found["quarantine_examples"]["unparsable"].startswith("clicks/clicks_hour_000.csv.gz:4: ")
     assert "account" not in made(root, SECOND, []).metadata
+
+
+def test_examples_name_no_reader(root: Path) -> None:
+    found = made(root, FIRST, []).metadata["quarantine_examples"]
+    assert found["unparsable"].endswith(":4: (not shown: its cells cannot be told apart)")
+    said = json.loads(found["outside_days"].split(": ", 1)[1])
+    assert said["click_article_id"] == 50 and not {"user_id", "session_id"} & said.keys()
 
 
 def test_what_was_not_read_is_named_and_told_where_it_is_almost_a_name_of_the_log(root: Path) -> None:

@@ -35,6 +35,8 @@ def mind(rng: Rng) -> Source:
     for folder in folders or ["train"]:
         place = f"{folder}/" if folder else ""
         rows = [_shown(rng, n, folder) for n in range(1, 1 + int(rng.integers(1, 7)))]
+        if rng.random() < 0.1:
+            rows.append(_shown(rng, 1, folder))  # perhaps on another day
         files[f"{place}behaviors.tsv"] = Lines([r.encode() for r in rows], header=False)
         if rng.random() < 0.8:
             listed = rng.choice(np.arange(50, 66), int(rng.integers(1, 10)), replace=False).tolist()
@@ -120,8 +122,12 @@ def losses(source: Source, root: Path, out: Path, days: Days) -> list[str]:
                 said.append(f"{name}: expected {str(expected)[:200]}")
     said += [f"{name} is no line of the log" for name in (*placed, *aside)]
     said += _news_losses(root, out, days, [r for r in held_back if r["table"] == "articles"])
+    news = any((root / folder / "news.tsv").is_file() for folder in ("", *_FOLDERS))
+    clock = DATASETS["mind"].clock
+    raw = [(out / str(d), _impressions(out / str(d)), clock.start(d), clock.end(d)) for d in days]
+    again = oracle.reused(raw)
     for day, tables in days.items():
-        said += [f"{day}: {text}" for text in _day_losses(out / str(day), day, tables)]
+        said += [f"{day}: {text}" for text in _day_losses(out / str(day), day, tables, again, news)]
     return said
 
 
@@ -155,20 +161,29 @@ def _news_losses(root: Path, out: Path, days: Days, held_back: list[dict[str, An
     return said
 
 
-def _day_losses(raw: Path, day: date, tables: DayTables) -> list[str]:
+def _impressions(raw: Path) -> list[tuple[Any, ...]]:
+    """A raw day's impressions, as `oracle.impressions` takes them."""
+    rows = plain(raw / "impressions.parquet")
+    return [(r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"], True) for r in rows]
+
+
+def _day_losses(raw: Path, day: date, tables: DayTables, again: set[tuple[Path, int]], news: bool) -> list[str]:
     """Differences between a day's tables and what its raw rows must become."""
     clock = DATASETS["mind"].clock
     start, end = clock.start(day), clock.end(day)
     rows = plain(raw / "impressions.parquet")
     clicks = [(r["time"], r["user_id"], a, True) for r in rows for a in r["clicked"] or []]
-    shown = [(r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"], True) for r in rows]
+    shown = [(*r[:5], (raw, i) not in again) for i, r in enumerate(_impressions(raw))]
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())
     said = oracle.losses("clicks", tables, oracle.clicks(clicks, start, end), oracle.published_clicks(tables))
     said += oracle.losses("impressions", tables, oracle.impressions(shown, start, end), ids)
     said += oracle.broken_promises(tables, start, end)
     unsaid = [r["clicked"] is None and not r["source"].startswith("test/") for r in rows]
     sound = [oracle.impressions([row], start, end).published.total() for row in shown]
-    said += remarks.losses(tables, {"clicked_unknown": sum(u * s for u, s in zip(unsaid, sound, strict=True))})
+    listed = {r["article_id"] for r in plain(raw / "articles.parquet", "article_id")}
+    missing = set(tables.articles[schema.ARTICLE_ID].to_pylist()) - listed
+    unknown = sum(u * s for u, s in zip(unsaid, sound, strict=True))
+    said += remarks.losses(tables, {"clicked_unknown": unknown, "unlisted_article": len(missing) if news else 0})
     appear = {a for row in tables.impressions[schema.INVIEW].to_pylist() for a in row}
     if appear | {a for _, _, a in oracle.published_clicks(tables)} != set(tables.articles["article_id"].to_pylist()):
         said.append("articles are not those that appear")

@@ -7,6 +7,7 @@ here: how a layout's rows become these (`subjects`).
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,19 @@ def impressions(rows: list[tuple[Any, ...]], start: int, end: int) -> Expected:
     result.held_back += sum(n - 1 for number, n in by_id.items() if number != 0)
     result.published = Counter({number: (n if number == 0 else 1) for number, n in by_id.items()})
     return result
+
+
+def reused(days: Sequence[tuple[Path, Sequence[tuple[Any, ...]], int, int]]) -> set[tuple[Path, int]]:
+    """Which impressions bear an id that an earlier day's table shows, as (raw day, row from 0). `days`, in order: raw
+    day, rows as for `impressions`, start and end."""
+    taken: set[int] = set()
+    found = set()
+    for raw, rows, start, end in days:
+        numbers = [row[1] for row in rows]
+        found |= {(raw, i) for i, number in enumerate(numbers) if number in taken}
+        others = [row for row in rows if row[1] not in taken]
+        taken |= {number for number in impressions(others, start, end).published if number != 0}
+    return found
 
 
 def losses(name: str, tables: DayTables, expected: Expected, found: Counter[Any]) -> list[str]:

@@ -90,7 +90,7 @@ def _impressions(rng: Rng, kind: pa.DataType) -> pa.Table:
     shown = [rng.choice(np.arange(100, 112), int(rng.integers(1, 6)), replace=False).tolist() for _ in range(n)]
     lists = [pa.list_, pa.large_list][int(rng.integers(2))]([pa.int64(), pa.int32()][int(rng.integers(2))])
     columns = {
-        "impression_id": _ids(rng, np.arange(1, n + 1)),
+        "impression_id": _ids(rng, np.arange(1, n + 1) if rng.random() < 0.8 else rng.integers(1, n + 1, n)),
         "user_id": _ids(rng, rng.integers(1, 5, n)),
         "time": _times(rng, n, kind),
         "inview": pa.array(shown, lists),
@@ -170,10 +170,15 @@ def losses(source: Source, root: Path, out: Path, days: Days) -> list[str]:
         appear = {a for items in tables.impressions[schema.INVIEW].to_pylist() for a in items}
         if not appear | {a for _, _, a in oracle.published_clicks(tables)} <= known:
             said.append(f"{day}: an article appears that no day's articles have")
-        said += [f"{day}: {text}" for text in _day_losses(out / str(day), clock.start(day), clock.end(day), tables)]
-    links = _broken_links([(out / str(day), day) for day in days], clock)
+    bounds = {out / str(day): (clock.start(day), clock.end(day)) for day in days}
+    again = oracle.reused([(raw, _shown(raw), *bounds[raw]) for raw in bounds])
     for day, tables in days.items():
-        expected = _remarks(out / str(day), clock, day, tables) | links[day]
+        raw = out / str(day)
+        said += [f"{day}: {text}" for text in _day_losses(raw, *bounds[raw], tables, again)]
+    links = _broken_links([(out / str(day), day) for day in days], again)
+    for day, tables in days.items():
+        expected = _remarks(out / str(day), clock, day, tables, again) | links[day]
+        expected["clicked_without_a_row"] = _unclicked(out, day, clock, again)
         said += [f"{day}: {text}" for text in remarks.losses(tables, expected)]
     return said
 
@@ -201,12 +206,41 @@ def _days(log: dict[str, Any], clock: DayClock, times: list[int]) -> tuple[date,
     return log.get("first_day", first), log.get("last_day", last)
 
 
-def _broken_links(folders: list[tuple[Path, date]], clock: DayClock) -> dict[date, dict[str, int]]:
+def _shown(raw: Path) -> list[tuple[Any, ...]]:
+    """A raw day's impressions, as `oracle.impressions` takes them."""
+    further = ("session_id", "device", "os", "region", "referrer", "subscriber")
+    return [
+        (r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"], True, *(r[c] for c in further))
+        for r in plain(raw / "impressions.parquet")
+    ]
+
+
+def _without(rows: list[tuple[Any, ...]], raw: Path, again: set[tuple[Path, int]]) -> list[tuple[Any, ...]]:
+    """The same, with those that reuse an id as rows that no table can take."""
+    return [(*r[:5], (raw, i) not in again, *r[6:]) for i, r in enumerate(rows)]
+
+
+def _unclicked(out: Path, day: date, clock: DayClock, again: set[tuple[Path, int]]) -> int:
+    """Published impressions with a click that has no row in `clicks` near their day. Of exact copies one counts."""
+    around = [out / str(day + timedelta(days=n)) / "clicks.parquet" for n in (-1, 0, 1)]
+    clicked = {(r["user_id"], r["article_id"]) for path in around for r in plain(path, "user_id", "article_id")}
+    rows = _without(_shown(out / str(day)), out / str(day), again)
+    told, numbers = set(), set()
+    for row in sorted(rows, key=lambda r: (r[0], r[1] or 0, r[2] or 0)):
+        if oracle.impressions([row], clock.start(day), clock.end(day)).published and row[1] not in numbers:
+            numbers.add(row[1])
+            if any((row[2], a) not in clicked for a in row[4] or []):
+                told.add(row[1])
+    return len(told)
+
+
+def _broken_links(folders: list[tuple[Path, date]], again: set[tuple[Path, int]]) -> dict[date, dict[str, int]]:
     """By day, how many of its clicks name an impression that is missing, another reader's, or of other articles."""
     named: dict[int, list[tuple[int, list[int]]]] = {}
     for folder, _ in folders:
         first: dict[int, tuple[int, int, list[int]]] = {}
-        for r in plain(folder / "impressions.parquet"):
+        rows = plain(folder / "impressions.parquet")
+        for r in (r for i, r in enumerate(rows) if (folder, i) not in again):
             this = (r["time"], -1 if r["user_id"] is None else r["user_id"], r["inview"] or [])
             if r["impression_id"] is not None:
                 first[r["impression_id"]] = min(this, first.get(r["impression_id"], this), key=lambda x: x[:2])
@@ -226,7 +260,7 @@ def _broken_links(folders: list[tuple[Path, date]], clock: DayClock) -> dict[dat
     return broken
 
 
-def _remarks(raw: Path, clock: DayClock, day: date, tables: DayTables) -> dict[str, int]:
+def _remarks(raw: Path, clock: DayClock, day: date, tables: DayTables, again: set[tuple[Path, int]]) -> dict[str, int]:
     """What is to be said of a day's rows beside their links."""
     start, end = clock.start(day), clock.end(day)
     clicks = [
@@ -235,11 +269,10 @@ def _remarks(raw: Path, clock: DayClock, day: date, tables: DayTables) -> dict[s
         if oracle.is_id(r["user_id"], r["article_id"]) and start <= r["time"] < end
     ]
     unsaid = empty = 0
-    for r in plain(raw / "impressions.parquet"):
-        row = (r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"], True)
+    for row in _without(_shown(raw), raw, again):
         if oracle.impressions([row], start, end).published:
-            unsaid += r["clicked"] is None
-            empty += r["clicked"] == []
+            unsaid += row[4] is None
+            empty += row[4] == []
     published = sum(not items for items in tables.impressions[schema.CLICKED].to_pylist())
     said = sum(r.count for r in tables.remarks if r.reason == "nothing_clicked")
     return {
@@ -310,14 +343,10 @@ def _article_losses(rows: list[tuple[str, dict[str, Any]]], aside: Counter[str],
     return said + [f"articles: {name} is no row of the log" for name in (*found, *aside)]
 
 
-def _day_losses(raw: Path, start: int, end: int, tables: DayTables) -> list[str]:
+def _day_losses(raw: Path, start: int, end: int, tables: DayTables, again: set[tuple[Path, int]]) -> list[str]:
     """Differences between a day's tables and what its raw rows must become."""
     clicks = [(r["time"], r["user_id"], r["article_id"], True) for r in plain(raw / "clicks.parquet")]
-    further = ("session_id", "device", "os", "region", "referrer", "subscriber")
-    shown = [
-        (r["time"], r["impression_id"], r["user_id"], r["inview"], r["clicked"], True, *(r[c] for c in further))
-        for r in plain(raw / "impressions.parquet")
-    ]
+    shown = _without(_shown(raw), raw, again)
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())
     said = oracle.losses("clicks", tables, oracle.clicks(clicks, start, end), oracle.published_clicks(tables))
     said += oracle.losses("impressions", tables, oracle.impressions(shown, start, end), ids)

@@ -74,6 +74,7 @@ def ebnerd(rng: Rng) -> Source:
             clicked = [] if split == "test" else shown[: int(rng.integers(0, 3))]
             time = _minute(rng, _SPLIT_DAYS[split])
             fixed = 0 if split == "test" and rng.random() < 0.3 else number
+            fixed = max(1, number - 1) if fixed and rng.random() < 0.05 else fixed
             waited = float(rng.choice([0.0, 2.5, 14.0, 59.0, 61.0, 40_000.0]))
             rows.append(bundles.impression(fixed, int(rng.integers(1, 5)), time, shown, clicked, read_time=waited))
         hidden = {"article_ids_clicked", "next_read_time", "next_scroll_percentage"} if split == "test" else set()
@@ -113,12 +114,15 @@ def _ebnerd_losses(source: Source, root: Path, out: Path, days: Days) -> list[st
     said += _history_losses(source, root, out, days, held_back)
     said += _article_losses(source, root, out, days, held_back)
     known: set[int] = set()
+    clock = DATASETS["ebnerd"].clock
+    raw = {day: out / str(day) for day in days}
+    again = oracle.reused([(raw[d], _ebnerd_shown(raw[d]), clock.start(d), clock.end(d)) for d in days])
     for day, tables in days.items():
         known |= set(tables.articles[schema.ARTICLE_ID].to_pylist())
         lists = [*tables.impressions[schema.INVIEW].to_pylist(), tables.clicks[schema.ARTICLE_ID].to_pylist()]
         if not {a for row in lists for a in row} <= known:
             said.append(f"{day}: an article is clicked or shown that no day's articles have")
-        said += [f"{day}: {text}" for text in _ebnerd_day(out / str(day), day, tables)]
+        said += [f"{day}: {text}" for text in _ebnerd_day(raw[day], day, tables, again)]
     return said
 
 
@@ -186,17 +190,22 @@ def _repeated(time: int | None, user: int | None, article: int | None, clicks: l
     return min(near, key=lambda t: (abs(t - time), -t), default=time)  # type: ignore[operator]
 
 
-def _ebnerd_day(raw: Path, day: date, tables: DayTables) -> list[str]:
+def _ebnerd_shown(raw: Path) -> list[tuple[Any, ...]]:
+    """A raw day's impressions, as `oracle.impressions` takes them."""
+    wanted = ("session_id", "device_type", "is_subscriber")
+    return [
+        (r["impression_time"], r["impression_id"], r["user_id"], r["article_ids_inview"], r.get("article_ids_clicked"),
+         oracle.are_codes(r["device_type"]), *(r[c] for c in wanted))
+        for r in plain(raw / "behaviors.parquet")
+    ]  # fmt: skip
+
+
+def _ebnerd_day(raw: Path, day: date, tables: DayTables, again: set[tuple[Path, int]]) -> list[str]:
     """Differences between a day's tables and what its raw rows must become."""
     clock = DATASETS["ebnerd"].clock
     start, end = clock.start(day), clock.end(day)
     shown = plain(raw / "behaviors.parquet")
-    wanted = ("session_id", "device_type", "is_subscriber")
-    impressions = [
-        (r["impression_time"], r["impression_id"], r["user_id"], r["article_ids_inview"], r.get("article_ids_clicked"),
-         oracle.are_codes(r["device_type"]), *(r[c] for c in wanted))
-        for r in shown
-    ]  # fmt: skip
+    impressions = [(*r[:5], r[5] and (raw, i) not in again, *r[6:]) for i, r in enumerate(_ebnerd_shown(raw))]
     clicks = [
         (_clicked_at(r), r["user_id"], a, oracle.are_codes(r["device_type"]))
         for r in shown for a in r.get("article_ids_clicked") or []

@@ -1,9 +1,10 @@
 """The check of logs: every breach with count, examples and remedy; errors apart from warnings."""
 
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,9 +14,10 @@ from ml.log_check import REMARKS, REMEDIES, LogReport, check_log, check_undeclar
 from ml.own_log import declared_dataset
 from ml.readers import reader
 from ml.readers.canonical import COPIES
+from ml.readers.ranges import UNSET
 from tests.ml import bundles
 from tests.ml.bundles import at, globo_click, write_hour
-from tests.ml.test_readers_mind import small, write_mind
+from tests.ml.test_readers_mind import news, small, write_mind
 from tests.ml.test_readers_own_log import OSLO, UTC_TIMES, click, write_log
 
 
@@ -101,6 +103,7 @@ def test_rows_are_counted_with_examples_and_their_numbers(tmp_path: Path) -> Non
         ("clicks.parquet", "value_out_of_range", "read_time"): 1,
         ("clicks.parquet", "value_out_of_range", "scroll_percentage"): 1,
         ("impressions.parquet", "twice_in_view", "inview"): 1,
+        ("impressions.parquet", "clicked_without_a_row", "clicked"): 1,
         ("", "day_without_rows", "time"): 1,
     }
     assert warned["clicks.parquet", "value_out_of_range", "read_time"].examples == [
@@ -111,7 +114,7 @@ def test_rows_are_counted_with_examples_and_their_numbers(tmp_path: Path) -> Non
         }
     ]
     plain = report.to_json()
-    assert not plain["clean"] and plain["errors"][0]["count"] == 8 and len(plain["warnings"]) == 4
+    assert not plain["clean"] and plain["errors"][0]["count"] == 8 and len(plain["warnings"]) == 5
     counts = plain["tables"]["clicks"]
     assert counts["rows_in"] == counts["published"] + counts["quarantined"] + counts["duplicates"] == len(rows)
 
@@ -149,6 +152,7 @@ def test_mind(tmp_path: Path) -> None:
     assert report.clean and kinds(report, "warning") == {
         ("train/news.tsv", "never_shown"): 1,
         ("dev/news.tsv", "duplicate_articles"): 1,
+        ("train/behaviors.tsv", "unlisted_article"): 2,
         ("", "day_without_rows"): 4,
     }
 
@@ -164,6 +168,7 @@ def test_every_remark_has_a_remedy_a_file_and_an_example(tmp_path: Path) -> None
     ]
     shown = {"impression_id": 1, "user_id": 1, "time": at("2023-05-01 08:00"), "inview": [10, 10, 11], "clicked": [10]}
     more = [shown | {"impression_id": 2, "clicked": []}, shown | {"impression_id": 3, "clicked": None}]
+    more += [shown | {"impression_id": 4, "user_id": 5, "inview": [10, 11]}]
     listed = [{"article_id": 10, "published": at("2023-05-01 08:01")}, {"article_id": 11, "sentiment_score": 7.0}]
     root = write_log(tmp_path, clicks=rows, impressions=[shown, *more], articles=listed)
     report = check_log(root, declared_dataset(root))
@@ -181,10 +186,117 @@ def test_every_remark_has_a_remedy_a_file_and_an_example(tmp_path: Path) -> None
         ("impressions.parquet", "twice_in_view", "inview"): (3, [1, 2, 3]),
         ("impressions.parquet", "nothing_clicked", "clicked"): (1, [2]),
         ("impressions.parquet", "clicked_unknown", "clicked"): (1, [3]),
-        ("impressions.parquet", "shown_before_publication", "inview"): (3, [1, 2, 3]),
+        ("impressions.parquet", "shown_before_publication", "inview"): (4, [1, 2, 3, 4]),
+        ("impressions.parquet", "clicked_without_a_row", "clicked"): (1, [4]),
     }
     assert {"duplicate_clicks" if r == COPIES else r for r in REMARKS} == {kind for _, kind, _ in found}
     assert all(b.severity == "warning" and b.remedy and b.examples[0]["value"] for b in report.breaches)
+
+
+def test_events_outside_the_log_are_errors_on_both_sides(tmp_path: Path) -> None:
+    """Articles after the end are as published: a warning."""
+    days = [
+        *(f"2023-05-{d:02d} 08:00" for d in range(10, 16) for _ in range(30)),
+        "2023-05-25 08:00",
+        "2023-03-01 08:00",
+    ]
+    shown = [bundles.impression(i + 1, 1, t, [5], [5]) for i, t in enumerate(days)]
+    articles = [bundles.article(9, "2023-06-10 08:00")]
+    root = bundles.write_bundle(tmp_path, {"train": shown}, {}, articles)
+    found = {(b.table, b.kind): b.severity for b in check_log(root, DATASETS["ebnerd"]).breaches}
+    assert found[("impressions", "after_log_end")] == found[("impressions", "before_log_start")] == "error"
+    assert found[("articles", "after_log_end")] == "warning"
+    remedies = {b.table: b.remedy for b in check_log(root, DATASETS["ebnerd"]).breaches if b.kind == "after_log_end"}
+    assert remedies["impressions"].startswith("correct the clock") and remedies["articles"].startswith("nothing to do")
+
+
+@pytest.mark.parametrize(("offset", "days"), [(20, 11), (-9, 11)])
+def test_a_row_far_from_all_others_of_a_small_log_is_named(tmp_path: Path, offset: int, days: int) -> None:
+    first = datetime(2023, 5, 1, 8)
+    rows = [click(u, 10, first + timedelta(days=d)) for d in range(10) for u in (1, 2, 3)]
+    rows.append(click(9, 10, first + timedelta(days=9 + offset if offset > 0 else offset)))
+    root = write_log(tmp_path, clicks=rows)
+    report = check_log(root, declared_dataset(root))
+    assert len(report.days) == days and report.clean
+    (breach,) = (b for b in report.breaches if b.kind == "far_from_all_others")
+    assert (breach.severity, breach.file, breach.count, breach.table) == ("warning", "clicks.parquet", 1, "clicks")
+    assert breach.examples[0]["row"] == 31
+    assert f"beyond {abs(offset) - 1} days without a row" in breach.examples[0]["value"]
+
+
+def test_an_impression_id_on_two_days_is_held_back_once(tmp_path: Path) -> None:
+    shown = {"impression_id": 1, "user_id": 1, "inview": [10, 11], "clicked": [10]}
+    times = ("2023-05-01 08:00", "2023-05-02 08:00", "2023-05-02 08:00", "2023-05-03 09:00")
+    impressions = [shown | {"time": at(t)} for t in times]
+    impressions[0] |= {"inview": [11], "clicked": [10]}  # held back itself, so that its id is free
+    root = write_log(tmp_path, clicks=[click(1, 10, t) for t in times], impressions=impressions)
+    report = check_log(root, declared_dataset(root))
+    assert report.tables["impressions"] == {"rows_in": 4, "published": 1, "quarantined": 2, "duplicates": 1}
+    found = {b.kind: (b.file, b.count, [e["row"] for e in b.examples]) for b in report.breaches}
+    assert found["duplicate_impression_id"] == ("impressions.parquet", 1, [4])
+    assert found["clicked_not_in_view"] == ("impressions.parquet", 1, [1])
+    assert not report.clean
+
+
+def test_an_impression_id_on_two_days_of_published_layouts(tmp_path: Path) -> None:
+    lines = ["7|U7|11/9/2019 9:00:00 AM||N5-1", "7|U8|11/10/2019 9:00:00 AM||N6-1 N5-0"]
+    write_mind(tmp_path / "mind", "", lines)
+    shown = [bundles.impression(7, u, f"2023-05-{18 + u} 08:00", [5, 5 + u], [5]) for u in (1, 2)]
+    shown += [bundles.impression(0, u, f"2023-05-{18 + u} 09:00", [5], []) for u in (1, 2)]
+    bundles.write_bundle(tmp_path / "ebnerd", {"train": shown}, {})
+    for name, rows in (("mind", 2), ("ebnerd", 4)):
+        report = check_log(tmp_path / name, DATASETS[name])
+        figures = {"rows_in": rows, "published": rows - 1, "quarantined": 1, "duplicates": 0}
+        assert report.tables["impressions"] == figures
+        assert report.tables["clicks"]["published"] == 2  # the click stays a click
+        (breach,) = (b for b in report.breaches if b.severity == "error")
+        assert (breach.kind, breach.count) == ("duplicate_impression_id", 1)
+
+
+def test_numbers_beyond_32_bits_are_shown_as_they_are(tmp_path: Path) -> None:
+    rows = [click(1, 10, "2023-05-01 08:00", read_time=1e308), click(2, 10, "2023-05-01 08:00", read_time=float("inf"))]
+    own = write_log(tmp_path / "own", clicks=rows)
+    read = [bundles.history(2, ("2023-05-18 10:00", 6))]
+    shown = [bundles.impression(1, 1, "2023-05-18 08:00", [5], [5])]
+    root = bundles.write_bundle(tmp_path / "ebnerd", {"train": shown}, {"train": read})
+    for name, column, value in (
+        ("behaviors", "next_read_time", pa.array([1e308])),
+        ("history", "read_time_fixed", pa.array([[1e308]])),
+    ):
+        path = root / "train" / f"{name}.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(table.column_names.index(column), column, value), path)
+    (breach,) = check_log(own, declared_dataset(own)).breaches
+    assert ["1e+308" in e["value"] for e in breach.examples] == [True, False]
+    said = [b.examples[0]["value"] for b in check_log(root, DATASETS["ebnerd"]).breaches if b.kind == UNSET]
+    assert len(said) == 2 and all("1e+308" in value for value in said)
+
+
+def test_articles_of_mind_that_no_news_file_lists_and_lines_that_are_there_again(tmp_path: Path) -> None:
+    log = ["1|U7|11/9/2019 9:00:00 AM||N5-1 N6-0", "2|U7|11/10/2019 9:00:00 AM||N6-1"]
+    listed = [news(5), news(5), news(5, title="Another"), news(5)]
+    write_mind(tmp_path, "", log, listed)
+    report = check_log(tmp_path, DATASETS["mind"])
+    assert report.tables["articles"]["rows_in"] == 4
+    found = {b.kind: (b.file, b.count, b.severity) for b in report.breaches}
+    assert found == {
+        "duplicate_article_id": ("news.tsv", 1, "error"),
+        "duplicate_articles": ("news.tsv", 2, "warning"),
+        "unlisted_article": ("behaviors.tsv", 1, "warning"),
+    }
+    (unlisted,) = (b for b in report.breaches if b.kind == "unlisted_article")
+    assert unlisted.examples[0]["row"] == 1
+
+
+def test_metadata_lines_of_globo_that_are_there_again(tmp_path: Path) -> None:
+    write_hour(tmp_path, 0, [globo_click(0, 11, START, 50, START)])
+    lines = ["article_id,category_id,created_at_ts,publisher_id,words_count", *["50,7,1,0,9"] * 3, "50,8,1,0,9"]
+    (tmp_path / "articles_metadata.csv").write_text("\n".join(lines) + "\n")
+    report = check_log(tmp_path, DATASETS["globo"])
+    rows = report.files["articles_metadata.csv"]
+    assert (rows.rows_in, rows.placed, rows.quarantined, rows.duplicates) == (4, 1, 1, 2)
+    found = {b.kind: (b.count, b.examples[0]["row"] if b.examples else None) for b in report.breaches}
+    assert found == {"duplicate_article_id": (1, 5), "duplicate_articles": (2, None)}
 
 
 def test_advice_on_days_names_entries_only_where_there_are_such(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from ml import schema
 from ml.datasets import DATASETS
 from ml.errors import DataError
-from ml.readers import DayTables, reader
+from ml.readers import DayTables, reader, text
 from tests.ml.bundles import GLOBO_COLUMNS, globo_click, ms, write_hour
 from tests.ml.test_readers_ebnerd import assert_conserved, columns, digests, reasons
 
@@ -115,6 +116,19 @@ def test_equal_sources_give_equal_bytes(tmp_path: Path) -> None:
     for out in ("a", "b"):
         READER.split(root, GLOBO, tmp_path / out)
     assert digests(tmp_path / "a") == digests(tmp_path / "b") != {}
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_lines_in_smaller_pieces_are_the_same_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,b\n1,2\n\n3,4\n5\n\n6,7")
+    whole = list(text.pieces(path, ["b"]))  # the last line ends with the file and is a block by itself
+    monkeypatch.setattr(text, "_LINES", most)
+    parts = list(text.pieces(path, ["b"]))
+    assert len(whole) == 2 and len(parts) == -(-5 // most) + 1
+    assert pl.concat([p.rows for p in parts]).rows() == [("2", 2), ("4", 4), ("7", 7)]
+    for name in ("rows", "bad"):
+        assert pl.concat([getattr(p, name) for p in parts]).equals(pl.concat([getattr(p, name) for p in whole]))
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ml.datasets import DATASETS
 from ml.errors import DataError
 from ml.own_log import declared_dataset
 from ml.readers import DayTables, reader
-from ml.readers.span import SILENCE, last_carrying, span_of, usual_rows
+from ml.readers.span import SILENCE, last_carrying, remote_days, span_of, usual_rows
 from tests.ml.bundles import globo_click, history, impression, write_bundle, write_hour
 from tests.ml.test_readers_ebnerd import assert_conserved
 from tests.ml.test_readers_mind import news, write_mind
@@ -116,6 +116,23 @@ def clocks(*far: int) -> list[datetime]:
     """Times of ten days of forty clicks, then those of single rows so many days after the last."""
     log = [START + timedelta(days=d, minutes=m) for d in range(DAYS) for m in range(A_DAY)]
     return log + [START + timedelta(days=DAYS - 1 + d) for d in far]
+
+
+@pytest.mark.parametrize(
+    ("rows", "remote"),
+    [
+        (dict.fromkeys(range(10), 3) | {20: 1}, {20: 10}),
+        (dict.fromkeys(range(10), 3) | {-5: 1}, {-5: 4}),
+        (dict.fromkeys(range(20), 3) | {40: 1, 41: 2}, {40: 20, 41: 20}),
+        (dict.fromkeys((0, 7, 14, 21, 28, 42), 1), {}),  # a weekly letter, once left out
+        (dict.fromkeys((0, 7, 14, 21, 28, 60), 1), {60: 31}),
+        (dict.fromkeys(range(10), 3) | {20: 4}, {}),  # too many for a clock
+        (dict.fromkeys(range(10), 3) | {12: 1}, {}),
+        ({0: 9, 1: 9, 20: 1}, {}),  # nothing is known of its silences
+    ],
+)
+def test_days_far_from_all_others(rows: dict[int, int], remote: dict[int, int]) -> None:
+    assert remote_days(rows) == remote
 
 
 def test_an_own_log_that_names_no_days(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from filelock import FileLock
 
 from resources.lake import Lake
 from tests.pipeline.seal import before_the_oracle, environment, poisoned, sealed_run, versions
@@ -39,14 +40,22 @@ def dagster_home(folder: Path) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory):
+def home(tmp_path_factory, worker_id):
     """A folder with a tiny log, its lake and Dagster's home, after one full run; `sealed.json` says what the first half
-    of it opened and made, and what the lake held after the second."""
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "dagster").mkdir()
+    of it opened and made, and what the lake held after the second. Test processes side by side share one."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "home"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "sealed.json").exists():
+            full_run(folder)
+    return folder
+
+
+def full_run(folder: Path) -> None:
+    """Fills `folder`. A try that ended in the middle fails once more in whichever process comes next."""
+    (folder / "dagster").mkdir(parents=True)
     newsrec(folder, "simulate", "--out", str(folder / "log"), "--size", "tiny", "--seed", "3")
-    with poisoned(folder / "log" / "oracle", tmp_path_factory.mktemp("aside") / "oracle"):
+    with poisoned(folder / "log" / "oracle", folder.with_name("home-oracle")):
         seen = sealed_run(folder, [name for name in before_the_oracle() if name not in ASIDE])
     newsrec(folder, "run", "--json")
     (folder / "sealed.json").write_text(json.dumps(seen | {"after": versions(Lake(folder / "lake"))}))
-    return folder

@@ -246,7 +246,8 @@ def test_nothing_opens_the_oracle_before_evaluation_asks(seen, aside):
 
 
 def test_readers_and_the_check_do_not_even_list_it(home, tmp_path):
-    log, layout = home / "log", reader("ebnerd")
+    log, layout = tmp_path / "log", reader("ebnerd")
+    shutil.copytree(home / "log", log)
     with opened(log / "oracle") as natively:
         layout.split(log, DATASETS["simulated"], tmp_path / "out")
         layout.artifact_vectors(log)
