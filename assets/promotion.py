@@ -198,11 +198,10 @@ def _record(champions: Champions, title: Title, decision: dict[str, Any], who: s
 
 
 def follow(tools: Tools, champions: Champions) -> None:
-    """Let the registry's alias `champion` follow the record."""
-    acts = champions.acts()
+    """Let the registry's alias `champion` follow the record. Raises TrackerError where the store cannot be told."""
     current = champions.current()
-    if current is not None and registry.champion_manifest(tools.tracker, current.ref) != current.manifest:
-        last = next(a for a in reversed(acts) if a.subject == current and a.action != "refuse")
+    if current is not None:
+        last = next(a for a in reversed(champions.acts()) if a.subject == current and a.action != "refuse")
         registry.crown(tools.tracker, current.ref, current.manifest, last.who, last.why)
 
 
