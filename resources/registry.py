@@ -33,18 +33,7 @@ def register(tracker: Tracker, ref: Ref, manifest: str, run_id: str | None = Non
     """The registry's version of a checkpoint, made where there is none; its number. The alias `challenger` is on the
     newest version, whatever an earlier try left undone. Raises TrackerError where the store cannot be told."""
     with tracker.reaching(REGISTERED_LATER):
-        client, name = tracker.client, model_name(ref)
-        if not client.search_registered_models(f"name = '{name}'", max_results=1):
-            client.create_registered_model(name, description="Checkpoints in the lake; newsrec.manifest names each.")
-        version = _find(client, name, manifest)
-        if version is None:
-            tags = {MANIFEST: manifest, "newsrec.ref": str(ref), "newsrec.as_of": ref.partition.split(".")[0]}
-            made = client.create_model_version(name, source=f"newsrec://{ref}", run_id=run_id, tags=tags)
-            version = str(made.version)
-        newest = _at(client, name, CHALLENGER)
-        if newest is None or int(newest.version) < int(version):
-            client.set_registered_model_alias(name, CHALLENGER, version)
-    return version
+        return _registered(tracker, ref, manifest, run_id)
 
 
 def crown(tracker: Tracker, ref: Ref, manifest: str, who: str, why: str) -> None:
@@ -57,7 +46,7 @@ def crown(tracker: Tracker, ref: Ref, manifest: str, who: str, why: str) -> None
         present = _at(client, name, CHAMPION)
         if present is not None and {MANIFEST: manifest, **tags}.items() <= present.tags.items():
             return
-        version = register(tracker, ref, manifest)
+        version = _registered(tracker, ref, manifest)
         for key, value in tags.items():
             client.set_model_version_tag(name, version, key, value)
         client.set_registered_model_alias(name, CHAMPION, version)
@@ -66,8 +55,23 @@ def crown(tracker: Tracker, ref: Ref, manifest: str, who: str, why: str) -> None
 def note_refusal(tracker: Tracker, ref: Ref, manifest: str, why: str) -> None:
     """Say at a challenger's version why it was refused. Raises TrackerError where the store cannot be told."""
     with tracker.reaching(FOLLOWS_LATER):
-        version = register(tracker, ref, manifest)
+        version = _registered(tracker, ref, manifest)
         tracker.client.set_model_version_tag(model_name(ref), version, "newsrec.refused", why)
+
+
+def _registered(tracker: Tracker, ref: Ref, manifest: str, run_id: str | None = None) -> str:
+    client, name = tracker.client, model_name(ref)
+    if not client.search_registered_models(f"name = '{name}'", max_results=1):
+        client.create_registered_model(name, description="Checkpoints in the lake; newsrec.manifest names each.")
+    version = _find(client, name, manifest)
+    if version is None:
+        tags = {MANIFEST: manifest, "newsrec.ref": str(ref), "newsrec.as_of": ref.partition.split(".")[0]}
+        made = client.create_model_version(name, source=f"newsrec://{ref}", run_id=run_id, tags=tags)
+        version = str(made.version)
+    newest = _at(client, name, CHALLENGER)
+    if newest is None or int(newest.version) < int(version):
+        client.set_registered_model_alias(name, CHALLENGER, version)
+    return version
 
 
 def _at(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
