@@ -123,6 +123,14 @@ def test_a_file_that_vanished_is_named(root, name):
     assert any("clicks/2023-05-16" in line for line in found)
 
 
+def test_a_file_that_vanishes_between_the_walk_and_the_hashing_is_named_once(root):
+    graph = walk_all(root)
+    (Lake(root).require(CHECKPOINT).path / "model.safetensors").unlink()
+    for found in (broken(graph), broken(walk_all(root))):
+        assert [line.split("/")[-1] for line in found] == ["model.safetensors is missing"]
+    assert [n.state for n in graph.find(CHECKPOINT)] == ["missing"]
+
+
 def test_a_file_that_nobody_published_is_named(root):
     version = Lake(root).require(CHECKPOINT)
     (version.path / "extra.bin").write_bytes(b"x")
@@ -130,8 +138,8 @@ def test_a_file_that_nobody_published_is_named(root):
 
 
 def forge(root: Path, ref: Ref, name: str, text: bytes, **run: str) -> None:
-    """What somebody does who knows the format: new bytes, a manifest that matches, folder, pointer and ledger too; `run`
-    replaces what the ledger says of the run."""
+    """What somebody does who knows the format: new bytes, a manifest that matches, folder, pointer and ledger too.
+    `run` replaces what the ledger says of the run."""
     version = Lake(root).require(ref)
     rewrite(version.path / name, text)
     manifest = dict(version.manifest)
