@@ -156,7 +156,7 @@ def read_decision(version: Version) -> dict[str, Any]:
     with reading(path):
         ref, fit = version.ref, split(version.ref.partition.split(".")[1]).fit_name
         for side in filter(None, (decision["challenger"], decision["champion"])):
-            title = Title(Ref.parse(side["ref"]), side["manifest"])
+            title = _title(side)
             own = (title.ref.dataset, title.ref.stage, title.ref.model) == (ref.dataset, "checkpoint", ref.model)
             if not own or not DIGEST.fullmatch(title.manifest) or title.ref.partition != f"{title.day}.{fit}":
                 raise ValueError(f"it weighs {title.ref}")
@@ -169,40 +169,26 @@ def read_decision(version: Version) -> dict[str, Any]:
 
 
 def settle(tools: Tools, version: Version, who: str) -> None:
-    """Act on a published decision, once: the record in the lake first, then the registry's aliases. A challenger
-    takes the place of the champion that it met, and of no other."""
+    """Act on a published decision, once: the record in the lake first, then the registry's aliases."""
     decision = read_decision(version)
-    title = Title(Ref.parse(decision["challenger"]["ref"]), decision["challenger"]["manifest"])
+    title, met = _title(decision["challenger"]), decision["champion"] and _title(decision["champion"])
     fit = title.ref.partition.split(".")[1]
     champions = Champions(tools.lake, title.ref.dataset, str(title.ref.model), fit)
-    if not champions.decided(version.manifest_digest):
-        _record(champions, title, decision, f"{who} (rule)", version.manifest_digest)
+    champions.settle(title, met, decision["promote"], f"{who} (rule)", decision["why"], version.manifest_digest)
     if not decision["promote"]:
         registry.note_refusal(tools.tracker, title.ref, title.manifest, decision["why"])
     follow(tools, champions)
 
 
-def _record(champions: Champions, title: Title, decision: dict[str, Any], who: str, manifest: str) -> None:
-    present = champions.current()
-    met = decision["champion"]["manifest"] if decision["champion"] else None
-    if not decision["promote"]:
-        champions.refuse(title, who, decision["why"], manifest)
-    elif present == title:
-        return
-    elif (present.manifest if present else None) == met:
-        champions.promote(title, who, decision["why"], manifest)
-    else:
-        champions.refuse(
-            title, who, f"overtaken: it has not met the present champion, {present and present.ref}", manifest
-        )
+def _title(side: dict[str, str]) -> Title:
+    return Title(Ref.parse(side["ref"]), side["manifest"])
 
 
 def follow(tools: Tools, champions: Champions) -> None:
-    """Let the registry's alias `champion` follow the record."""
-    acts = champions.acts()
+    """Let the registry's alias `champion` follow the record. Raises TrackerError where the store cannot be told."""
     current = champions.current()
-    if current is not None and registry.champion_manifest(tools.tracker, current.ref) != current.manifest:
-        last = next(a for a in reversed(acts) if a.subject == current and a.action != "refuse")
+    if current is not None:
+        last = next(a for a in reversed(champions.acts()) if a.subject == current and a.action != "refuse")
         registry.crown(tools.tracker, current.ref, current.manifest, last.who, last.why)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from ml import schema
 from ml.asof import AsOf
 from ml.evaluate import evaluate_rq1, evaluate_rq2, evaluate_rq3
+from ml.log import Cases
 from ml.metrics import relative_effective_rank
 from ml.models import Embeds, Model
 from ml.predict import predict, targets_of, top_lists
@@ -87,8 +88,9 @@ def duel(
     paired, unmeasured = _deciding(figures)
     labeller = Labeller(sources, span, asof.clock)
     segments = _segments(labeller, challenger.predictions, scratch) if champion is not None else {}
-    erank = {name: _erank(asof, side.model, bounds) for name, side in sides.items()}
-    latency = {name: _latency(asof, side.model, bounds) for name, side in sides.items()}
+    cases = targets_of(asof, bounds).cases
+    erank = {name: _erank(asof, side.model, bounds[0], cases) for name, side in sides.items()}
+    latency = {name: _latency(asof, side.model, cases) for name, side in sides.items()}
     return Duel(figures, paired, unmeasured, segments, erank, latency)
 
 
@@ -124,28 +126,30 @@ def _segments(labeller: Labeller, predictions: Path, scratch: Path) -> Json:
     return out
 
 
-def _erank(asof: AsOf, model: Model, span: tuple[int, int]) -> dict[str, float]:
+def _spread(cases: Cases, most: int) -> np.ndarray:
+    """At most `most` positions of `cases`, evenly spread from the first to the last; int64, ascending."""
+    return np.unique(np.linspace(0, max(len(cases) - 1, 0), min(most, len(cases))).astype(np.int64))
+
+
+def _erank(asof: AsOf, model: Model, start: int, cases: Cases) -> dict[str, float]:
     """Relative effective rank (Eq. A.10) of readers' vectors, of at most `VECTORS` test cases, and of the vectors of as
-    many articles, the newest at the span's start; NaN for vectors that are not finite, empty for a model without."""
+    many articles, the newest at `start` (ms), the span's; NaN for vectors that are not finite, empty for a model
+    without."""
     if not isinstance(model, Embeds):
         return {}
-    cases = targets_of(asof, span).cases
-    chosen = np.unique(np.linspace(0, max(len(cases) - 1, 0), min(VECTORS, len(cases))).astype(np.int64))
-    available = int(asof.available(np.array([span[0]]))[0])
+    available = int(asof.available(np.array([start]))[0])
     rows = np.arange(max(available - VECTORS, 0), available)
-    vectors = {"readers": model.user_vectors(asof, cases.take(chosen))}
-    vectors["articles"] = model.article_vectors(asof, span[0], rows)
+    vectors = {"readers": model.user_vectors(asof, cases.take(_spread(cases, VECTORS)))}
+    vectors["articles"] = model.article_vectors(asof, start, rows)
     finite = {name: bool(np.isfinite(v).all()) for name, v in vectors.items()}
     return {n: relative_effective_rank(v) if finite[n] else float("nan") for n, v in vectors.items() if len(v)}
 
 
-def _latency(asof: AsOf, model: Model, span: tuple[int, int]) -> dict[str, float]:
+def _latency(asof: AsOf, model: Model, cases: Cases) -> dict[str, float]:
     """Milliseconds of one reader's top 20 over the live catalogue, minutes apart so that nothing of a minute is kept:
     `median` and `p95` of at most `TIMED` lists after one that warms up. NaN without a test case."""
-    cases = targets_of(asof, span).cases
-    chosen = np.unique(np.linspace(0, max(len(cases) - 1, 0), min(TIMED + 1, len(cases))).astype(np.int64))
     took = []
-    for i in chosen.tolist():
+    for i in _spread(cases, TIMED + 1).tolist():
         one = cases.take(np.array([i]))
         started = time.perf_counter()
         top_lists(asof, model, int(one.time[0]), one, {"unread": TOP})

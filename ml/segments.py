@@ -11,6 +11,7 @@ Intervals come from the same draws of readers as those of all lists (`ml.bootstr
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ AGES = {"under_1h": 60.0, "under_6h": 360.0, "under_24h": 1440.0, "older": np.in
 HISTORIES = {"0": 1, "1": 2, "2_to_4": 5, "5_to_9": 10, "10_to_49": 50, "50_or_more": 2**62}
 """Upper bounds (exclusive) of the classes of earlier clicks."""
 SEVERAL, UNKNOWN = "several", "unknown"
+CASE = (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)
+SHOWN = (schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME)
+"""Columns that tell a test case, and an impression, from the others."""
 COVERAGE_RESAMPLES = 200
 LIST_LENGTH = 20
 ALL = "all"
@@ -86,8 +90,7 @@ class Labeller:
         self._sources, self._clock = sources, clock
         self._start = int(span["start_ms"])
         self._catalogue = Catalogue.load(sources.features)
-        keys = (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)
-        log = read_columns(sources.interactions, schema.some(schema.INTERACTIONS, *keys))
+        log = read_columns(sources.interactions, schema.some(schema.INTERACTIONS, *CASE))
         self._user, self._time = int_array(log, schema.USER_ID), int_array(log, schema.CLICK_TIME)
         inside = (self._time >= self._start) & (self._time < int(span["end_ms"]))
         rows = self._catalogue.rows(int_array(log, schema.ARTICLE_ID)[inside])
@@ -97,21 +100,25 @@ class Labeller:
 
     def of_cases(self, keys: Mapping[str, np.ndarray]) -> Labels:
         """Of test cases with `keys` `user_id`, `time`, `article_id` (the target) int64 [N]."""
-        names = (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)
         ones = np.arange(len(keys[schema.USER_ID]) + 1)
-        return self._labels(keys, self._sources.clicks, names, keys[schema.ARTICLE_ID], ones)
+        return self._labels(keys, self._clicks, CASE, keys[schema.ARTICLE_ID], ones)
 
     def of_impressions(self, shown: InViewLists) -> Labels:
         """Of impressions: category and age are those of the clicked articles where all of them agree."""
         lengths = np.diff(np.concatenate([[0], np.cumsum(shown.clicked)])[shown.offsets])
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        names = (schema.IMPRESSION_ID, schema.USER_ID, schema.CLICK_TIME)
-        return self._labels(shown.keys, self._sources.impressions, names, shown.articles[shown.clicked], offsets)
+        said = _said(self._sources.impressions, schema.IMPRESSIONS, SHOWN)
+        return self._labels(shown.keys, said, SHOWN, shown.articles[shown.clicked], offsets)
+
+    @cached_property
+    def _clicks(self) -> pl.DataFrame | None:
+        """What the clicks of the test days say, read once for all protocols."""
+        return _said(self._sources.clicks, schema.CLICKS, CASE)
 
     def _labels(
         self,
         keys: Mapping[str, np.ndarray],
-        files: Sequence[Path],
+        said: pl.DataFrame | None,
         join: Sequence[str],
         articles: np.ndarray,
         offsets: np.ndarray,
@@ -123,7 +130,7 @@ class Labeller:
         at = np.repeat(minute_start(time), np.diff(offsets))
         age = np.maximum(at - self._catalogue.published[np.maximum(rows, 0)], 0) / MS_PER_MINUTE
         age_class = np.where(rows >= 0, np.searchsorted(list(AGES.values()), age, side="right"), len(AGES) + 1)
-        subscriber, device = self._circumstances(keys, files, join)
+        subscriber, device = _circumstances(keys, said, join)
         hours = self._clock.local_minutes(time) // 60 % 24
         codes, names, left_out = {}, {}, {}
         codes[READERS], names[READERS] = (returning > 0).astype(np.int64), ["new", "returning"]
@@ -162,24 +169,26 @@ class Labeller:
         first = np.searchsorted(self._user, user)
         return np.where(readers[place] == user, upto - first, 0)
 
-    def _circumstances(
-        self, keys: Mapping[str, np.ndarray], files: Sequence[Path], join: Sequence[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Subscriber (0, 1) and device code of each list, int64 [N], -1 where the log does not say."""
-        asked = pl.DataFrame({name: keys[name] for name in join})
-        columns = [*join, SUBSCRIBER, DEVICE]
-        as_ms = pl.col(schema.CLICK_TIME).dt.epoch("ms")
-        table = schema.IMPRESSIONS if schema.IMPRESSION_ID in join else schema.CLICKS
-        said = [pl.from_arrow(read_table(f, schema.some(table, *columns))) for f in files]
-        if not said:
-            return np.full(len(asked), -1), np.full(len(asked), -1)
-        table = pl.concat([t.with_columns(as_ms) for t in said])  # type: ignore[union-attr]
-        table = table.join(asked.unique(), on=list(join), how="semi").unique(
-            list(join), keep="first", maintain_order=True
-        )
-        found = asked.join(table, on=list(join), how="left", maintain_order="left")
-        codes = (found[name].cast(pl.Int64).fill_null(-1).to_numpy() for name in (SUBSCRIBER, DEVICE))
-        return tuple(codes)  # type: ignore[return-value]
+
+def _said(files: Sequence[Path], table: pa.Schema, join: Sequence[str]) -> pl.DataFrame | None:
+    """The columns `join`, subscriber and device of the files, times in ms; None without files."""
+    columns = schema.some(table, *join, SUBSCRIBER, DEVICE)
+    as_ms = pl.col(schema.CLICK_TIME).dt.epoch("ms")
+    read = [pl.from_arrow(read_table(f, columns)) for f in files]
+    return pl.concat([t.with_columns(as_ms) for t in read]) if read else None  # type: ignore[union-attr]
+
+
+def _circumstances(
+    keys: Mapping[str, np.ndarray], said: pl.DataFrame | None, join: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Subscriber (0, 1) and device code of each list, int64 [N], -1 where the log does not say."""
+    asked = pl.DataFrame({name: keys[name] for name in join})
+    if said is None:
+        return np.full(len(asked), -1), np.full(len(asked), -1)
+    known = said.join(asked.unique(), on=list(join), how="semi").unique(list(join), keep="first", maintain_order=True)
+    found = asked.join(known, on=list(join), how="left", maintain_order="left")
+    codes = (found[name].cast(pl.Int64).fill_null(-1).to_numpy() for name in (SUBSCRIBER, DEVICE))
+    return tuple(codes)  # type: ignore[return-value]
 
 
 def safe(name: str) -> str:

@@ -397,8 +397,10 @@ def promote(
 
     dataset = _dataset(dataset, None)
     tools = _toolbox(dataset, None).tools()
-    act = promotion.promote(tools, dataset, model, split, parse_day(as_of), asked_by(), why)
+    act, behind = promotion.promote(tools, dataset, model, split, parse_day(as_of), asked_by(), why)
     say(f"{act.subject.ref} is champion, by {act.who}: {act.why}")
+    if behind:
+        say(behind)
 
 
 @app.command()
@@ -410,8 +412,10 @@ def rollback(
     from pipeline.deliveries import asked_by
 
     dataset = _dataset(dataset, None)
-    act = promotion.rollback(_toolbox(dataset, None).tools(), dataset, model, split, asked_by(), why)
+    act, behind = promotion.rollback(_toolbox(dataset, None).tools(), dataset, model, split, asked_by(), why)
     say(f"{act.subject.ref} is champion again, by {act.who}: {act.why}")
+    if behind:
+        say(behind)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from pipeline.run import execute
 from resources.bindings import RunSettings, ToolBox, Tools
 from resources.champion import Act, Champions, Title
 from resources.lake import Ref
+from resources.tracker import TrackerError
 
 Json = dict[str, Any]
 
@@ -48,26 +49,36 @@ def champions_of(tools: Tools, dataset: str, model: str, split_name: str) -> Cha
     return Champions(tools.lake, dataset, model, split(split_name).fit_name)
 
 
-def promote(tools: Tools, dataset: str, model: str, split_name: str, day: date | None, who: str, why: str) -> Act:
-    """Make the checkpoint of `day` (default: the newest) champion by hand. Raises UsageError where there is none."""
+def promote(
+    tools: Tools, dataset: str, model: str, split_name: str, day: date | None, who: str, why: str
+) -> tuple[Act, str]:
+    """Make the checkpoint of `day` (default: the newest) champion by hand: the act, and why MLflow has not followed, if
+    so. Raises UsageError where there is no checkpoint, or where it is champion already; MLflow has then followed."""
     champions = champions_of(tools, dataset, model, split_name)
     fitted = [p for p in tools.lake.partitions(dataset, "checkpoint", model) if p.endswith(f".{champions.split}")]
     wanted = f"{day}.{champions.split}" if day else max(fitted, default="")
     if wanted not in fitted:
         have = ", ".join(p.split(".")[0] for p in fitted) or "none"
         raise UsageError(f"no checkpoint of {model} as of {day or 'any day'} in the lake: there is one for {have}")
-    version = tools.lake.require(Ref(dataset, "checkpoint", wanted, model))
-    act = champions.promote(Title.of(version), who, why)
-    follow(tools, champions)
-    return act
+    title = Title.of(tools.lake.require(Ref(dataset, "checkpoint", wanted, model)))
+    if champions.current() == title:
+        follow(tools, champions)
+    return champions.promote(title, who, why), _behind(tools, champions)
 
 
-def rollback(tools: Tools, dataset: str, model: str, split_name: str, who: str, why: str) -> Act:
-    """Bring the champion before the present one back."""
+def rollback(tools: Tools, dataset: str, model: str, split_name: str, who: str, why: str) -> tuple[Act, str]:
+    """Bring the champion before the present one back: the act, and why MLflow has not followed, if so."""
     champions = champions_of(tools, dataset, model, split_name)
-    act = champions.rollback(who, why)
-    follow(tools, champions)
-    return act
+    return champions.rollback(who, why), _behind(tools, champions)
+
+
+def _behind(tools: Tools, champions: Champions) -> str:
+    """Let MLflow follow an act that stands whatever becomes of this; why it has not, "" where it has."""
+    try:
+        follow(tools, champions)
+    except (TrackerError, UsageError) as error:
+        return f"this is recorded, do not repeat it; but MLflow has not followed: {error}"
+    return ""
 
 
 def status(tools: Tools, dataset: str, model: str, split_name: str) -> Json:

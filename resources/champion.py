@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from ml.errors import DamagedLake, LakeError, UsageError
 from ml.strangers import FORM, one_line
@@ -62,6 +62,9 @@ class Act:
         return named | {"ref": str(self.subject.ref), "manifest": self.subject.manifest}
 
 
+_Made = TypeVar("_Made", bound=Act | None)
+
+
 class Champions:
     """The record of one model under one fitting split (`rolling`, `thesis`)."""
 
@@ -93,23 +96,30 @@ class Champions:
         """Checkpoints that must not be deleted: the champion and those that rollbacks would bring back."""
         return _reign(self.acts())
 
-    def decided(self, decision: str) -> bool:
-        """Whether the promotion asset of this manifest digest has been acted on."""
-        return any(act.decision == decision for act in self.acts())
-
-    def promote(self, subject: Title, who: str, why: str, decision: str = "") -> Act:
-        """Make `subject` champion. Raises UsageError where it is already, or without a reason."""
+    def promote(self, subject: Title, who: str, why: str) -> Act:
+        """Make `subject` champion by hand. Raises UsageError where it is already, or without a reason."""
 
         def make(acts: Sequence[Act]) -> Act:
             if _last(acts) == subject:
                 raise UsageError(f"{subject.ref} is champion already (manifest {subject.manifest[:12]})")
-            return self._new("promote", subject, who, why, decision)
+            return self._new("promote", subject, who, why, "")
 
         return self._append(make)
 
-    def refuse(self, subject: Title, who: str, why: str, decision: str) -> Act:
-        """Record that `subject` was weighed and found wanting; the champion stays."""
-        return self._append(lambda _: self._new("refuse", subject, who, why, decision))
+    def settle(self, subject: Title, met: Title | None, promote: bool, who: str, why: str, decision: str) -> Act | None:
+        """Act on `decision`, in which `subject` met the champion `met`: it takes the place of that one and of no other,
+        or is refused with the reason. None where nothing is left to do: acted on before, or champion already."""
+
+        def make(acts: Sequence[Act]) -> Act | None:
+            present = _last(acts)
+            if any(act.decision == decision for act in acts) or (promote and present == subject):
+                return None
+            if promote and present != met:
+                said = f"overtaken: it has not met the present champion, {present and present.ref}"
+                return self._new("refuse", subject, who, said, decision)
+            return self._new("promote" if promote else "refuse", subject, who, why, decision)
+
+        return self._append(make)
 
     def rollback(self, who: str, why: str) -> Act:
         """The champion before the present one comes back. Raises UsageError where there is none, or without a
@@ -138,12 +148,14 @@ class Champions:
             raise UsageError(f"{action} needs a reason: say --why")
         return Act(datetime.now(UTC).isoformat(timespec="milliseconds"), action, subject, who, why.strip(), decision)
 
-    def _append(self, make: Callable[[Sequence[Act]], Act]) -> Act:
+    def _append(self, make: Callable[[Sequence[Act]], _Made]) -> _Made:
+        """Append what `make` says of all lines so far; nobody else writes in between."""
         lock = self.lake.lock(Ref(self.dataset, "promotion", f"record.{self.split}", self.model))
         with self.lake.changing(f"{self.dataset}/{FOLDER}"), lock:
             act = make(self.acts())
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            ledger.append(self.path, act.to_json())
+            if act is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                ledger.append(self.path, act.to_json())
         return act
 
 

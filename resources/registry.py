@@ -6,15 +6,17 @@ Belongs here: registered models, their versions and aliases. Does not belong her
 
 from typing import TYPE_CHECKING, Any
 
-from ml.errors import LakeError
 from resources.ref import Ref
 from resources.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-MANIFEST = "newsrec.manifest"
+MANIFEST, WHO, WHY = "newsrec.manifest", "newsrec.champion_who", "newsrec.champion_why"
+REGISTERED_LATER = "what was published stays; run again once the store can be reached, and the registry is told of it"
+FOLLOWS_LATER = "the record of champions stands; the registry follows it with the next `newsrec challenge` or `promote`"
 PAGE = 200
 
 
@@ -28,7 +30,36 @@ def model_name(ref: Ref) -> str:
 
 
 def register(tracker: Tracker, ref: Ref, manifest: str, run_id: str | None = None) -> str:
-    """The registry's version of a checkpoint, made where there is none, with the alias `challenger`; its number."""
+    """The registry's version of a checkpoint, made where there is none; its number. The alias `challenger` is on the
+    newest version, whatever an earlier try left undone. Raises TrackerError where the store cannot be told."""
+    with tracker.reaching(REGISTERED_LATER):
+        return _registered(tracker, ref, manifest, run_id)
+
+
+def crown(tracker: Tracker, ref: Ref, manifest: str, who: str, why: str) -> None:
+    """Put the alias `champion` on a checkpoint's version (registered first where it is not), tagged with who made it
+    champion and why. Nothing is written where it stands so already. Raises TrackerError where the store cannot be
+    told."""
+    tags = {WHO: who, WHY: why}
+    with tracker.reaching(FOLLOWS_LATER):
+        client, name = tracker.client, model_name(ref)
+        present = _at(client, name, CHAMPION)
+        if present is not None and {MANIFEST: manifest, **tags}.items() <= present.tags.items():
+            return
+        version = _registered(tracker, ref, manifest)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+        client.set_registered_model_alias(name, CHAMPION, version)
+
+
+def note_refusal(tracker: Tracker, ref: Ref, manifest: str, why: str) -> None:
+    """Say at a challenger's version why it was refused. Raises TrackerError where the store cannot be told."""
+    with tracker.reaching(FOLLOWS_LATER):
+        version = _registered(tracker, ref, manifest)
+        tracker.client.set_model_version_tag(model_name(ref), version, "newsrec.refused", why)
+
+
+def _registered(tracker: Tracker, ref: Ref, manifest: str, run_id: str | None = None) -> str:
     client, name = tracker.client, model_name(ref)
     if not client.search_registered_models(f"name = '{name}'", max_results=1):
         client.create_registered_model(name, description="Checkpoints in the lake; newsrec.manifest names each.")
@@ -37,37 +68,22 @@ def register(tracker: Tracker, ref: Ref, manifest: str, run_id: str | None = Non
         tags = {MANIFEST: manifest, "newsrec.ref": str(ref), "newsrec.as_of": ref.partition.split(".")[0]}
         made = client.create_model_version(name, source=f"newsrec://{ref}", run_id=run_id, tags=tags)
         version = str(made.version)
+    newest = _at(client, name, CHALLENGER)
+    if newest is None or int(newest.version) < int(version):
         client.set_registered_model_alias(name, CHALLENGER, version)
     return version
 
 
-def crown(tracker: Tracker, ref: Ref, manifest: str, who: str, why: str) -> str:
-    """Put the alias `champion` on a checkpoint's version (registered first where it is not); its number."""
-    version = register(tracker, ref, manifest)
-    client, name = tracker.client, model_name(ref)
-    client.set_registered_model_alias(name, CHAMPION, version)
-    for key, value in (("newsrec.champion_who", who), ("newsrec.champion_why", why)):
-        client.set_model_version_tag(name, version, key, value)
-    return version
-
-
-def note_refusal(tracker: Tracker, ref: Ref, manifest: str, why: str) -> None:
-    """Say at a challenger's version why it was refused."""
-    version = register(tracker, ref, manifest)
-    tracker.client.set_model_version_tag(model_name(ref), version, "newsrec.refused", why)
-
-
-def champion_manifest(tracker: Tracker, ref: Ref) -> str | None:
-    """Manifest digest at the alias `champion` of the checkpoint's model; None without one."""
+def _at(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    """The version that an alias is on; None without the alias, or without the model."""
     from mlflow.exceptions import MlflowException
 
     try:
-        found = tracker.client.get_model_version_by_alias(model_name(ref), CHAMPION)
+        return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
-        raise LakeError(f"MLflow's registry does not answer: {error}") from error
-    return str(found.tags.get(MANIFEST))
+        raise
 
 
 def _find(client: "MlflowClient", name: str, manifest: str) -> str | None:

@@ -165,7 +165,7 @@ class Tracker:
         the store cannot be reached.
         """
         with self._open_runs.enter(ref, dagster_run_id) if self._open_runs else nullcontext() as kept:
-            with self._reaching("nothing was published; run again once the store can be reached"):
+            with self.reaching("nothing was published; run again once the store can be reached"):
                 experiment = self.experiment(ref.dataset)
                 run_id = self._open(experiment, ref, dagster_run_id, {**(tags or {}), KEY: recipe_key})
             run = TrackedRun(self.client, run_id, f"#/experiments/{experiment}/runs/{run_id}", kept)
@@ -179,7 +179,7 @@ class Tracker:
                     if kept is not None:
                         kept.settled = kept.report is None  # else `mend` finds out whether it was published
                 raise
-            with self._reaching("what was published stays, and the next run tells the store of it"):
+            with self.reaching("what was published stays, and the next run tells the store of it"):
                 try:
                     run.flush()
                 except Exception:
@@ -187,6 +187,19 @@ class Tracker:
                         self.client.set_terminated(run_id, "FAILED")
                     raise
                 self._close(run_id, "FINISHED", kept)
+
+    @contextmanager
+    def reaching(self, remedy: str) -> Iterator[None]:
+        """Errors of the store become one line that ends in `remedy`: TrackerAway where it may answer in a moment, else
+        TrackerError."""
+        try:
+            yield
+        except NewsrecError:
+            raise
+        except _store_errors() as error:
+            where = re.sub(r"//[^/@]*@", "//", self.uri)
+            kind = TrackerAway if is_transient(error) else TrackerError
+            raise kind(f"MLflow store {where}: {_first_line(error)}: {remedy}") from error
 
     def mend(self, lake: Lake) -> list[str]:
         """Close the runs of dead processes, and tell the store of what they published; one line for each, and for what
@@ -196,7 +209,7 @@ class Tracker:
         with self._open_runs.dead() as (runs, said):
             for number, run in enumerate(runs):
                 try:
-                    with self._reaching("it is told by a later run"):
+                    with self.reaching("it is told by a later run"):
                         said.append(self._settle(run, lake))
                 except LakeError as error:
                     said.append(f"MLflow run of {run.ref} stays open: {error}")
@@ -236,18 +249,6 @@ class Tracker:
         self.client.set_terminated(run_id, status)
         if kept is not None:
             kept.settled = True
-
-    @contextmanager
-    def _reaching(self, remedy: str) -> Iterator[None]:
-        """Errors of the store become one line."""
-        try:
-            yield
-        except NewsrecError:
-            raise
-        except _store_errors() as error:
-            where = re.sub(r"//[^/@]*@", "//", self.uri)
-            kind = TrackerAway if is_transient(error) else TrackerError
-            raise kind(f"MLflow store {where}: {_first_line(error)}: {remedy}") from error
 
     @contextmanager
     def _in_passing(self) -> Iterator[None]:

@@ -42,18 +42,18 @@ class Anchors:
 
 def check_anchors(graph: Graph, tracking_uri: str | None = None) -> Anchors:
     """Compare every version of the graph with MLflow's tags and with Dagster's materialisations."""
-    anchors = Anchors()
+    anchors, known = Anchors(), set[str]()
     runs = mlflow_runs({n.ref.dataset for n in graph.nodes.values()}, tracking_uri)
     if runs is None:
         anchors.mlflow = "no store"
     else:
-        _against_mlflow(graph, runs, anchors)
+        known = _against_mlflow(graph, runs, anchors)
         anchors.mlflow = f"{len(runs)} runs read"
     events = dagster_events({tuple(_key(n)) for n in graph.nodes.values()})
     if events is None:
         anchors.dagster = "no store"
     else:
-        _against_dagster(graph, events, anchors)
+        _against_dagster(graph, events, known, anchors)
         anchors.dagster = f"{sum(map(len, events.values()))} materialisations read"
     return anchors
 
@@ -125,7 +125,9 @@ def _key(node: Node) -> list[str]:
     return [node.ref.dataset, node.ref.stage, *([node.ref.model] if node.ref.model else [])]
 
 
-def _against_mlflow(graph: Graph, runs: "Mapping[str, Run]", anchors: Anchors) -> None:
+def _against_mlflow(graph: Graph, runs: "Mapping[str, Run]", anchors: Anchors) -> set[str]:
+    """The manifests of the graph that MLflow names."""
+    known: set[str] = set()
     by_ref: dict[str, list[Run]] = {}
     for run in runs.values():
         by_ref.setdefault(run.data.tags.get(KIND, ""), []).append(run)
@@ -134,6 +136,7 @@ def _against_mlflow(graph: Graph, runs: "Mapping[str, Run]", anchors: Anchors) -
         manifests = {run.data.tags.get(MANIFEST_TAG) for run in by_ref.get(ref, [])} - {None}
         if node.id in manifests:
             anchors.named["mlflow"] += 1
+            known.add(node.id)
         elif manifests and node.run.get("erasure"):
             message = f"took an erased version's place by request {node.run['erasure']}: MLflow has no run of it"
             anchors.findings.append(Finding(ref, "anchor", message, broken=False))
@@ -152,24 +155,36 @@ def _against_mlflow(graph: Graph, runs: "Mapping[str, Run]", anchors: Anchors) -
             if head and ours and head not in lines:
                 message = f"MLflow run {run.info.run_id} saw ledger line {head[:12]}, which is no longer there"
                 anchors.findings.append(Finding(str(ref_), "anchor", message))
+    return known
 
 
-def _against_dagster(graph: Graph, events: "Mapping[tuple[str, ...], list[EventLogRecord]]", anchors: Anchors) -> None:
-    by_run: dict[tuple[tuple[str, ...], str, str], set[str]] = {}
+def _against_dagster(
+    graph: Graph, events: "Mapping[tuple[str, ...], list[EventLogRecord]]", elsewhere: set[str], anchors: Anchors
+) -> None:
+    """`elsewhere`: manifests that MLflow names."""
+    by_day: dict[tuple[tuple[str, ...], str], dict[str, set[str]]] = {}  # manifests by run
     everywhere: set[str] = set()
     for key, records in events.items():
         for record in records:
             facts = event_facts(record)
             manifest = str(facts["metadata"].get("manifest"))
             everywhere.add(manifest)
-            by_run.setdefault((key, str(facts["partition"]), str(facts["run"])), set()).add(manifest)
+            by_day.setdefault((key, str(facts["partition"])), {}).setdefault(str(facts["run"]), set()).add(manifest)
     for node in graph.nodes.values():
-        said = by_run.get((tuple(_key(node)), day_of(node), str(node.run.get("dagster_run"))), set())
+        runs = by_day.get((tuple(_key(node)), day_of(node)), {})
+        said = runs.get(str(node.run.get("dagster_run")), set())
         if node.id in said or (not said and node.id in everywhere):
             anchors.named["dagster"] += 1
         elif said:
             message = f"Dagster run {node.run.get('dagster_run')} materialised another manifest than {node.id[:12]}"
             anchors.findings.append(Finding(str(node.ref), "anchor", message))
+        elif runs and node.run.get("erasure"):
+            message = f"took an erased version's place by request {node.run['erasure']}: Dagster has no run of it"
+            anchors.findings.append(Finding(str(node.ref), "anchor", message, broken=False))
+        elif runs:
+            message = f"Dagster never heard of manifest {node.id[:12]}, its materialisations of that day name others"
+            message += "; MLflow names it" if node.id in elsewhere else ""
+            anchors.findings.append(Finding(str(node.ref), "anchor", message, broken=node.id not in elsewhere))
 
 
 __all__ = ["DAGSTER_RUN", "Anchors", "check_anchors", "dagster_events", "day_of", "event_facts", "mlflow_runs"]

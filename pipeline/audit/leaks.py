@@ -4,7 +4,7 @@ Belongs here: days of inputs, columns that know the future, overlap of training 
 versions. Does not belong here: the as-of door and its tests (`ml.asof`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,11 @@ NEXT = ("next_read_time", "next_scroll_percentage")
 MOMENTS = (schema.CLICK_TIME, schema.PUBLISHED)
 WINDOWS = ("interactions", "article_features", "session_splits", "popularity_tensor")
 ROWS = 1 << 20
+READABLE = ("intact", "superseded")
+UNREAD = "unread"
+"""Kind of a finding that says what could not be looked at."""
+LEARNED_FROM = ("session_splits", "interactions")
+"""Inputs of a checkpoint that say which clicks were its targets."""
 TARGETS = schema.some(schema.INTERACTIONS, schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)
 
 
@@ -43,8 +48,10 @@ def leaks(graph: Graph) -> dict[str, Any]:
             below = _below(graph, node)
             seen["inputs"] += len(below)
             found += _newer(node, below, limit, run_split)
+            found += _unread(node, [n for n in (node, *below) if n.manifest is None])
             direct = [graph.nodes[i] for i in node.inputs]
-            for source in direct:
+            found += _unread(node, direct)
+            for source in (n for n in direct if n.state in READABLE):
                 seen["tables"] += len(_tables(source))
                 found += _future(node, source, limit)
         if node.ref.stage == "predictions":
@@ -53,6 +60,7 @@ def leaks(graph: Graph) -> dict[str, Any]:
             below = _below(graph, node)
             seen["inputs"] += len(below)
             found += _newer(node, below, limit, run_split)
+            found += _unread(node, [n for n in (node, *below) if n.manifest is None])
             found += _overlap(graph, node, seen)
     unique = list(dict.fromkeys(found))
     return {
@@ -64,14 +72,33 @@ def leaks(graph: Graph) -> dict[str, Any]:
 
 def render(answer: dict[str, Any]) -> str:
     """For the terminal."""
-    lines = [f"{'LEAK' if f['broken'] else 'note'}  {f['ref']}: {f['message']}" for f in answer["findings"]]
+    lines, found = [], answer["findings"]
+    for f in found:
+        broken = "BROKEN" if f["kind"] == UNREAD else "LEAK"
+        lines.append(f"{broken if f['broken'] else 'note'}  {f['ref']}: {f['message']}")
     seen = answer["looked_at"]
     lines.append(
         f"{seen['versions']} checkpoints and predictions, {seen['inputs']} inputs below them, {seen['tables']} tables "
         f"read, {seen['targets']:,} training targets against {seen['test_cases']:,} test cases"
     )
-    lines.append("no leak found" if answer["ok"] else f"{sum(f['broken'] for f in answer['findings'])} leaks")
+    leaking = sum(f["broken"] and f["kind"] != UNREAD for f in found)
+    limits = " in what could be read" if any(f["kind"] == UNREAD for f in found) else ""
+    lines.append(f"{leaking or 'no'} leak{'s' if leaking > 1 else ''} found{limits}")
     return "\n".join(lines)
+
+
+def _unread(node: Node, sources: Iterable[Node]) -> Iterator[Finding]:
+    """Those of `sources` that cannot be read, and are thus not checked for `node`: erased ones break nothing."""
+    for source in sources:
+        if source.state not in READABLE:
+            message = f"not checked: {source.ref} is {source.state}"
+            yield Finding(str(node.ref), UNREAD, message, broken=source.state != "erased")
+
+
+def _silent(node: Node, source: Node, lacks: Iterable[str]) -> Iterator[Finding]:
+    """What `source` ought to name or hold, and does not: that cannot be checked for `node`."""
+    for name in lacks:
+        yield Finding(str(node.ref), UNREAD, f"not checked: {source.ref} names no {name}")
 
 
 def _about(node: Node) -> tuple[Dataset, date, Split]:
@@ -160,15 +187,28 @@ def _overlap(graph: Graph, node: Node, seen: dict[str, int]) -> Iterator[Finding
     """Test cases that were training or validation targets of the checkpoint they are predicted with; and, by manifest
     alone, the latest target against the first test case."""
     checkpoints = [graph.nodes[i] for i in node.inputs if graph.nodes[i].ref.stage == "checkpoint"]
+    if not checkpoints:
+        return
+    if node.state not in READABLE:
+        yield from _unread(node, [node])
+        return
     cases = next((p for p in _tables(node) if p.name == "cases.parquet"), None)
-    if not checkpoints or cases is None:
+    if cases is None:
+        yield from _silent(node, node, ["cases.parquet"])
         return
     tested = read_table(cases, TARGETS)
     seen["test_cases"] += len(tested)
     for checkpoint in checkpoints:
-        learned = _targets(graph, checkpoint)
-        if learned is None:
+        sources = {graph.nodes[i].ref.stage: graph.nodes[i] for i in checkpoint.inputs}
+        lacks = [stage for stage in LEARNED_FROM if stage not in sources]
+        unread = [
+            *_unread(node, [sources[stage] for stage in LEARNED_FROM if stage in sources]),
+            *_silent(node, checkpoint, lacks),
+        ]
+        yield from unread
+        if unread:
             continue
+        learned = _targets(*(sources[stage] for stage in LEARNED_FROM))
         seen["targets"] += len(learned)
         both = len(np.intersect1d(_packed(learned), _packed(tested)))
         if both:
@@ -180,12 +220,9 @@ def _overlap(graph: Graph, node: Node, seen: dict[str, int]) -> Iterator[Finding
                 yield Finding(str(node.ref), "overlap", message)
 
 
-def _targets(graph: Graph, checkpoint: Node) -> pa.Table | None:
+def _targets(sessions: Node, interactions: Node) -> pa.Table:
     """(user, time, article) of the targets of a checkpoint's sessions."""
-    by_stage = {graph.nodes[i].ref.stage: graph.nodes[i] for i in checkpoint.inputs}
-    sessions, interactions = by_stage.get("session_splits"), by_stage.get("interactions")
-    if sessions is None or interactions is None or not (sessions.kept and interactions.kept):
-        return None
+    assert sessions.kept is not None
     with reading(sessions.kept.path):
         (ranges,), (clicks,) = _tables(sessions), _tables(interactions)
     rows = read_table(ranges, schema.some(schema.SESSIONS, "target"))["target"]

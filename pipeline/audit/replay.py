@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -39,6 +39,7 @@ AGAIN: Mapping[str, tuple[str, ...] | None] = {
 """Stages that run again at each level whatever their recipe; None: all. `changed`: only what other settings change."""
 SETTLED = ("checkpoint", "predictions")
 """Stages under a number whose recipe depends on the settings of a run."""
+NOTHING_LEFT = "nothing left to compare"
 _ERRORS: dict[str, type[NewsrecError]] = {e.__name__: e for e in (DataError, UsageError, LakeError)}
 
 
@@ -107,12 +108,11 @@ def render(answer: dict[str, Any]) -> str:
     """For the terminal."""
     lines = []
     for stage in answer["stages"]:
-        if not stage["same"]:
+        if stage["same"] is False:
             lines.append(f"{stage['ref']}: other bytes: {', '.join(stage['differs'])}")
             lines += [f"    {stage['first']}"] if stage["first"] else []
-    same = sum(stage["same"] for stage in answer["stages"])
     seconds = sum(stage["seconds"] for stage in answer["stages"])
-    lines.append(f"{len(answer['stages'])} partitions made again in {seconds:.1f} s, {same} with the same bytes")
+    lines.append(f"{len(answer['stages'])} partitions made again in {seconds:.1f} s, {counted(answer['stages'])}")
     lines += [f"note  {note}" for note in answer["notes"]]
     stored, again = answer["stored"], answer["replayed"]
     address = marked(answer["address"], answer.get(SYNTHETIC))
@@ -125,9 +125,16 @@ def render(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def counted(stages: Sequence[Mapping[str, Any]]) -> str:
+    """How many came out with the same bytes, and of how many nothing is left to compare with."""
+    same, gone = (sum(stage["same"] is said for stage in stages) for said in (True, None))
+    return f"{same} with the same bytes" + (f", {gone} erased: {NOTHING_LEFT}" if gone else "")
+
+
 def compare(spec: Spec) -> dict[str, Any]:
-    """The work of the fresh process: `identical`, the two figures, each stage run again with whether its bytes are
-    those that were published, the first stage and digit that differ, and notes (other code than then)."""
+    """The work of the fresh process: `identical`, the two figures, each stage run again with whether its bytes are the
+    `same` as were published (None: they were erased), the first stage and digit that differ, and notes (other code than
+    then)."""
     address = Address.parse(spec.address)
     number, graph = lineage(Path(spec.lake), address)
     again = Again.of(spec, address, graph)
@@ -136,7 +143,7 @@ def compare(spec: Spec) -> dict[str, Any]:
         Ref(address.dataset, f"evaluation_{address.question}", address.report.partition, address.model)
     )
     value = figure(json.loads(version.file(METRICS_FILE).read_text()), address.metric)
-    differing = [s for s in again.stages if not s["same"]]
+    differing = [s for s in again.stages if s["same"] is False]
     return {
         "address": str(address),
         **({SYNTHETIC: number.synthetic} if number.synthetic else {}),
@@ -249,6 +256,7 @@ class Again:
         told = _told(node, version, monotonic() - started)
         self.stages.append(told)
         said = "the same bytes" if told["same"] else f"other bytes in {', '.join(told['differs'])}"
+        said = said if told["same"] is not None else f"erased, {NOTHING_LEFT}"
         print(f"{ref}: {said} ({told['seconds']} s)", file=sys.stderr, flush=True)
         return version
 
@@ -284,11 +292,12 @@ def _device(graph: Graph) -> str:
 
 
 def _told(node: Node, version: "Version", seconds: float) -> dict[str, Any]:
-    """One stage against what was published: whether the bytes are the same, which files differ, and the first figure
-    that does."""
+    """One stage against what was published: whether the bytes are the `same` (None where those were erased), which
+    files differ, and the first figure that does."""
+    if node.state == "erased":
+        return {"ref": str(node.ref), "same": None, "differs": [], "first": "", "seconds": round(seconds, 2)}
     then = {f["name"]: f["sha256"] for f in (node.manifest or {}).get("files", [])}
     now = {f["name"]: f["sha256"] for f in version.manifest["files"]}
-    then = now if node.state == "erased" else then  # nothing is left to compare with
     differs = sorted(n for n in then.keys() | now.keys() if then.get(n) != now.get(n))
     first = ""
     for name in differs:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ml.errors import NewsrecError, UsageError
 from ml.strangers import read_object
-from pipeline.audit.replay import Again, Level, Spec, first_difference, in_fresh_process
+from pipeline.audit.replay import Again, Level, Spec, counted, first_difference, in_fresh_process
 from resources.lineage.archive import POINTER, Partition
 from resources.lineage.graph import Graph
 from resources.lineage.metric import (
@@ -122,10 +122,10 @@ def render(answer: Json) -> str:
         lines += [f"{report['report']} {d['model']} {d['metric']}: {d['difference']}" for d in report["differ"]]
         lines += [f"note  {note}" for note in report["notes"]]
     lines = list(dict.fromkeys(lines))
-    made = sum(len(r["stages"]) for r in answer["reports"])
-    seconds = sum(s["seconds"] for r in answer["reports"] for s in r["stages"])
+    stages = [s for r in answer["reports"] for s in r["stages"]]
+    seconds = sum(s["seconds"] for s in stages)
     lines.append(
-        f"{len(answer['reports'])} reports, {made} partitions made again in {seconds:.1f} s: "
+        f"{len(answer['reports'])} reports, {len(stages)} partitions made again in {seconds:.1f} s, {counted(stages)}: "
         f"{answer['identical']:,} of {answer['numbers']:,} numbers identical, from {answer['level']}"
     )
     return "\n".join(lines)

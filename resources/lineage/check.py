@@ -47,6 +47,7 @@ def hash_files(graph: Graph, workers: int | None = None) -> Hashed:
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for (node, name, expected, size), digest in zip(jobs, pool.map(_digest, jobs), strict=True):
             if digest is None:
+                _gone(node, name)
                 continue
             found.bytes += size
             if digest != expected:
@@ -96,7 +97,7 @@ def _files(node: Node) -> Sequence[dict[str, Any]]:
 
 
 def _digest(job: tuple[Node, str, str, int]) -> str | None:
-    """sha256 of a file, None where there is none (the graph has named that already)."""
+    """sha256 of a file, None where there is none."""
     node, name = job[0], job[1]
     assert node.kept is not None and node.kept.manifest is not None
     try:
@@ -107,6 +108,15 @@ def _digest(job: tuple[Node, str, str, int]) -> str | None:
         return None
     except OSError as error:
         return f"unreadable: {error.strerror}"
+
+
+def _gone(node: Node, name: str) -> None:
+    """A file that is not there: what the graph saw missing is named already, what vanished since is not."""
+    finding = Finding(str(node.ref), "file", f"{node.version}/{name} is missing")
+    if finding not in node.findings:
+        node.findings.append(finding)
+    if node.state in ("intact", "superseded"):
+        node.state = "missing"
 
 
 def _strangers(node: Node) -> list[Finding]:

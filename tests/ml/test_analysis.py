@@ -229,7 +229,6 @@ def test_categories_readers_and_impressions(world, found):
 
 def test_lifespans_by_category_take_the_next_number_of_clicks(tmp_path):
     world = World(tmp_path, seed=2, days=(0, 1, 2, 3), size=80)
-    assert True
     lots = [(t + k, u, a) for t, u, a in world.clicks for k in range(4)]
     world.clicks = sorted(set(lots))
     found = analyse(world._write(tmp_path))

@@ -146,6 +146,18 @@ def test_labels_of_cases_by_hand(world):
     }
 
 
+def test_the_clicks_of_the_test_days_are_read_once(world, monkeypatch):
+    from ml import segments
+
+    read = []
+    original = segments.read_table
+    monkeypatch.setattr(segments, "read_table", lambda path, *more: read.append(path) or original(path, *more))
+    keys = {schema.USER_ID: np.array([1]), schema.CLICK_TIME: np.array([START]), schema.ARTICLE_ID: np.array([10])}
+    labeller = Labeller(world, SPAN, CLOCK)
+    assert named(labeller.of_cases(keys)) == named(labeller.of_cases(keys))
+    assert [p for p in read if p in world.clicks] == list(world.clicks)
+
+
 def test_ages_at_the_bounds(world):
     times = np.array([START + 59 * MINUTE, START + 60 * MINUTE, START + 6 * HOUR, START + 24 * HOUR - 1])
     keys = {schema.USER_ID: np.ones(4, int), schema.CLICK_TIME: times, schema.ARTICLE_ID: np.full(4, 10)}

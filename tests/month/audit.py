@@ -47,7 +47,7 @@ def audit(deployment: Deployment, ledger: Ledger) -> None:
     agree = sum(verified.get((str(r.ref), r.version), {}).get("agree", 0) for r in current)
     identical = sum(same.get(str(r.ref), 0) for r in current)
     told = [f"{r['report']}: {r['error'] or r['differ'][:1]}" for r in replayed["reports"] if r["error"] or r["differ"]]
-    bytes_too = sum(s["same"] for r in replayed["reports"] for s in r["stages"])
+    bytes_too = sum(s["same"] is True for r in replayed["reports"] for s in r["stages"])
     stages = sum(len(r["stages"]) for r in replayed["reports"])
     ledger.check(AUDIT, "every number of every current report replays", identical == total, "; ".join(told[:3]))
     ledger.check(AUDIT, "so does every byte of their evaluations", bytes_too == stages, f"{stages} partitions")

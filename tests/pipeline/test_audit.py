@@ -11,7 +11,7 @@ import pytest
 from pipeline.audit import verify_bundle
 from pipeline.audit.diff import diff
 from pipeline.audit.diff import render as diff_text
-from pipeline.audit.replay import first_difference
+from pipeline.audit.replay import _told, first_difference
 from pipeline.audit.replay import render as replay_text
 from pipeline.audit.replay_reports import differing
 from pipeline.audit.sign import new_key
@@ -23,6 +23,7 @@ from resources.lineage.metric import ADDRESSED, Address, lineage, numbers
 from resources.lineage.page import page
 from resources.lineage.payload import payload
 from tests.resources.lineage_help import DATASET, DAY, PARTITION, every_file, flip, publish, small_lake
+from tests.resources.test_lineage import bury
 
 METRIC = "rq1.thesis.recall@20"
 CHECKPOINT = Ref(DATASET, "checkpoint", PARTITION, "snert")
@@ -295,3 +296,20 @@ def test_the_synthetic_graph_is_large_and_shares_its_parts():
     assert links > 10_000
     data = payload(graph, "t")
     assert len(page(data)) < 6_000_000
+
+
+def test_of_an_erased_version_nothing_is_left_to_compare(root):
+    ref = Ref(DATASET, "interactions", DAY)
+    before = Lake(root).require(ref)
+    bury(root, ref, recorded=True)
+    _, graph = lineage(root, Address.parse(f"{DATASET}/{DAY}.rolling/snert:{METRIC}"))
+    (node,) = graph.find(ref)
+    assert (node.id, node.state) == (before.manifest_digest, "erased")
+    erased = _told(node, Lake(root).require(ref), 1.0)
+    assert erased["same"] is None and erased["differs"] == []
+    (kept,) = graph.find(CHECKPOINT)
+    same = _told(kept, Lake(root).require(CHECKPOINT), 1.0)
+    assert (same["same"], _told(kept, Lake(root).require(ref), 1.0)["same"]) == (True, False)
+    answer = {"stages": [erased, same], "notes": [], "stored": 0.5, "replayed": 0.5, "identical": True, "level": "raw"}
+    first, _ = replay_text(answer | {"address": METRIC}).splitlines()
+    assert first == "2 partitions made again in 2.0 s, 1 with the same bytes, 1 erased: nothing left to compare"

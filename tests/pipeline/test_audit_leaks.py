@@ -1,5 +1,6 @@
 """Leaks that were put into a lake are found, each by its own check; a clean lake has none."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from ml import schema
-from pipeline.audit.leaks import leaks
+from pipeline.audit.leaks import leaks, render
 from resources.lake import Lake, Ref, Version
 from resources.lineage.graph import walk_all
 from tests.resources.lake_help import publish_tables
+from tests.resources.test_lineage import bury
 
 NAME, DAY, PARTITION = "globo", "2017-10-05", "2017-10-05.rolling"
 START = datetime(2017, 10, 5, 3, tzinfo=UTC)
@@ -111,3 +113,55 @@ def test_a_test_case_that_was_a_target_is_an_overlap(tmp_path):
     messages = [m for kind, m in said if kind == "overlap"]
     assert any(m.startswith("1 test cases are targets") for m in messages)
     assert any("at or after the first test case" in m for m in messages)
+
+
+@pytest.mark.parametrize("stage", ["interactions", "session_splits"])
+def test_what_was_erased_is_not_checked_and_said_so(tmp_path, stage):
+    moment = START - timedelta(hours=1)
+    root = world(tmp_path, learned=moment, tested=moment)
+    ref = Ref(NAME, stage, DAY if stage == "interactions" else PARTITION)
+    bury(root, ref, recorded=True)
+    answer = leaks(walk_all(root))
+    unread = {f["ref"]: (f["message"], f["broken"]) for f in answer["findings"] if f["kind"] == "unread"}
+    said = (f"not checked: {ref} is erased", False)
+    assert unread == {f"{NAME}/checkpoint/snert/{PARTITION}": said, f"{NAME}/predictions/snert/{PARTITION}": said}
+    assert answer["ok"] and render(answer).endswith("no leak found in what could be read")
+    assert answer["looked_at"]["targets"] == 0
+
+
+def test_erased_predictions_are_not_checked_and_said_so(tmp_path):
+    root = world(tmp_path)
+    ref, lake = Ref(NAME, "predictions", PARTITION, "snert"), Lake(root)
+    figures = {"per_case": pa.table({"hit": [1.0]})}
+    publish_tables(lake, Ref(NAME, "evaluation_rq1", PARTITION, "snert"), figures, [lake.require(ref)])
+    bury(root, ref, recorded=True)
+    (told,) = [f for f in leaks(walk_all(root))["findings"] if "erased" in f["message"]]
+    assert told["message"] == f"not checked: {ref} is erased" and not told["broken"]
+
+
+@pytest.mark.parametrize("stage", ["interactions", "session_splits", "clicks", "checkpoint", "predictions"])
+def test_what_is_missing_is_not_checked_and_breaks(tmp_path, stage):
+    root = world(tmp_path)
+    (path,) = (p for p in (root / NAME / stage).rglob("manifest.json") if "2017-10-03" not in str(p))
+    path.parent.chmod(0o755)
+    shutil.rmtree(path.parent)
+    answer = leaks(walk_all(root))
+    assert not answer["ok"]
+    assert any(f["kind"] == "unread" and f["message"].endswith("is missing") for f in answer["findings"])
+    assert "BROKEN" in render(answer) and "no leak found in what could be read" in render(answer)
+
+
+def test_a_table_of_another_size_is_not_read(tmp_path):
+    root = world(tmp_path, learned=START, tested=START + timedelta(hours=2))
+    (path,) = (root / NAME / "interactions").rglob("interactions.parquet")
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes() + b"x")
+    answer = leaks(walk_all(root))
+    assert not answer["ok"] and {f["kind"] for f in answer["findings"]} == {"unread"}
+    assert any(f["message"] == f"not checked: {NAME}/interactions/{DAY} is changed" for f in answer["findings"])
+
+
+def test_a_clean_lake_is_told_as_such_and_a_leak_is_counted(tmp_path):
+    assert render(leaks(walk_all(world(tmp_path / "clean")))).endswith("test cases\nno leak found")
+    leaking = leaks(walk_all(world(tmp_path / "leak", published=START + timedelta(seconds=1))))
+    assert render(leaking).endswith("\n1 leak found")

@@ -108,6 +108,40 @@ def test_dagster_alone_betrays_a_forged_version(home):
     assert any(f"{RQ1_SNERT}: Dagster run" in str(f) for f in anchors.findings)
 
 
+def test_a_forged_version_with_a_forged_run_is_betrayed_too(home):
+    """Its run is one that neither store has heard of."""
+    forge(home / "lake", RQ1_SNERT, "metrics.json", b'{"protocols": {}}', dagster_run="d9", mlflow_run="m9")
+    graph = walk_all(home / "lake")
+    (home / "mlflow.db").unlink()
+    found = [f for f in check_anchors(graph).findings if f.ref == str(RQ1_SNERT)]
+    assert [f.broken for f in found] == [True] and "Dagster never heard of manifest" in found[0].message
+
+
+def test_a_version_that_only_mlflow_was_told_of_is_noted(home):
+    """Its process ended after the publication, before Dagster's event."""
+    before = check_anchors(walk_all(home / "lake")).named
+    lake, tracker = Lake(home / "lake"), Tracker(f"sqlite:///{home / 'mlflow.db'}")
+    with tracker.run(RQ1_SNERT, "d9", "key") as run:
+        record = {"mlflow_run": run.run_id, "dagster_run": "d9"}
+        lists = lake.require(Ref(DATASET, "predictions", PARTITION, "snert"))
+        version = publish(lake, RQ1_SNERT, {"metrics.json": "{}"}, [lists], recipe={}, record=record)
+        run.published(version)
+    anchors = check_anchors(walk_all(home / "lake"))
+    (found,) = anchors.findings
+    assert not found.broken and found.message.endswith("name others; MLflow names it")
+    assert anchors.named == {"mlflow": before["mlflow"] + 1, "dagster": before["dagster"]}
+
+
+def test_a_version_that_took_an_erased_ones_place_is_noted(home):
+    lake = Lake(home / "lake")
+    lists = lake.require(Ref(DATASET, "predictions", PARTITION, "snert"))
+    record = {"erasure": "r1", "dagster_run": None, "mlflow_run": None}
+    publish(lake, RQ1_SNERT, {"metrics.json": "{}"}, [lists], recipe={}, record=record)
+    found = check_anchors(walk_all(home / "lake")).findings
+    assert [f.broken for f in found] == [False, False]
+    assert all(f.message.startswith("took an erased version's place by request r1") for f in found)
+
+
 def test_stores_that_are_not_there_are_not_made(home, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(home / "other"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'other.db'}")

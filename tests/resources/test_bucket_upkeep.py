@@ -211,14 +211,16 @@ def test_champions_are_known_everywhere_and_two_acts_at_once_are_refused(
     def overtaken(self: Store, key: str, data: bytes, etag: str) -> str:
         if "champion" in key:
             monkeypatch.setattr(Store, "put_whole", original)
-            Champions(one, "simulated", "snert", "rolling").refuse(title, "me", "at the same moment", "d" * 64)
+            Champions(one, "simulated", "snert", "rolling").settle(
+                title, title, False, "me", "at the same moment", "d" * 64
+            )
         return original(self, key, data, etag)
 
     monkeypatch.setattr(Store, "put_whole", overtaken)
     with pytest.raises(BucketError, match=r"another machine has written it at the same moment: run the same command"):
-        theirs.refuse(title, "you", "why", "e" * 64)
+        theirs.settle(title, title, False, "you", "why", "e" * 64)
     two.catch_up()
     assert [a.why for a in theirs.acts()] == ["first", "at the same moment"]
-    theirs.refuse(title, "you", "why", "e" * 64)
+    theirs.settle(title, title, False, "you", "why", "e" * 64)
     one.catch_up()
     assert len(Champions(one, "simulated", "snert", "rolling").acts()) == 3

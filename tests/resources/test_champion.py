@@ -23,7 +23,7 @@ def test_nobody_is_champion_at_first(record):
 def test_promotions_and_rollbacks_follow_from_the_record(record):
     for day in (4, 5, 6):
         record.promote(title(day), "ann", f"day {day}")
-    record.refuse(title(7), "rule", "recall fell", "d" * 64)
+    record.settle(title(7), title(6), False, "rule", "recall fell", "d" * 64)
     assert record.current() == title(6) and record.kept() == [title(4), title(5), title(6)]
     assert record.rollback("bob", "complaints").subject == title(5)
     assert record.rollback("bob", "more complaints").subject == title(4)
@@ -68,10 +68,54 @@ def test_a_line_that_was_changed_is_found(record):
         record.current()
 
 
+def test_a_challenger_takes_the_place_of_the_champion_that_it_met(record):
+    record.settle(title(4), None, True, "rule", "holds", "a" * 64)
+    record.settle(title(5), title(4), True, "rule", "holds", "b" * 64)
+    record.settle(title(6), title(5), False, "rule", "RQ2 AUC", "c" * 64)
+    told = [(a.action, a.subject, a.decision) for a in record.acts()]
+    assert told == [
+        ("promote", title(4), "a" * 64),
+        ("promote", title(5), "b" * 64),
+        ("refuse", title(6), "c" * 64),
+    ]
+
+
 def test_a_decision_is_acted_on_once(record):
-    assert not record.decided("d" * 64)
-    record.promote(title(4), "rule", "holds", "d" * 64)
-    assert record.decided("d" * 64)
+    assert record.settle(title(4), None, True, "rule", "holds", "d" * 64) is not None
+    record.promote(title(5), "ann", "by hand")
+    assert record.settle(title(4), None, True, "rule", "holds", "d" * 64) is None
+    assert record.current() == title(5) and len(record.acts()) == 2
+
+
+@pytest.mark.parametrize("met", [None, title(4)])
+def test_a_champion_that_a_challenger_has_not_met_stays(record, met):
+    """An older day weighed late, or a champion changed between decision and act."""
+    record.promote(title(20), "ann", "by hand")
+    record.settle(title(5), met, True, "rule", "holds", "a" * 64)
+    assert record.current() == title(20)
+    assert record.acts()[-1].action == "refuse" and "2023-05-20" in record.acts()[-1].why
+
+
+def test_the_champion_that_passes_again_is_not_called_refused(record):
+    record.promote(title(5), "ann", "by hand")
+    assert record.settle(title(5), title(4), True, "rule", "holds", "a" * 64) is None
+    assert [(a.action, a.subject) for a in record.acts()] == [("promote", title(5))]
+
+
+def test_who_is_champion_is_asked_when_nobody_else_can_write(record, monkeypatch):
+    """Another champion is made while this process waits for the record's lock."""
+    record.promote(title(4), "ann", "first")
+    taken = Lake.lock
+
+    def overtaken(self, ref):
+        monkeypatch.setattr(Lake, "lock", taken)
+        Champions(record.lake, "simulated", "snert", "rolling").promote(title(20), "bob", "meanwhile")
+        return taken(self, ref)
+
+    monkeypatch.setattr(Lake, "lock", overtaken)
+    record.settle(title(5), title(4), True, "rule", "holds", "a" * 64)
+    assert record.current() == title(20)
+    assert [a.action for a in record.acts()] == ["promote", "promote", "refuse"]
 
 
 def test_a_champion_whose_version_is_gone_says_so(record):

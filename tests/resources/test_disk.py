@@ -166,7 +166,7 @@ def test_a_champion_stays_until_a_rollback_lets_it_go(tmp_path: Path) -> None:
 def test_the_decision_behind_an_act_stays(tmp_path: Path) -> None:
     lake, made = old_and_new(tmp_path)
     record = Champions(lake, made[3].ref.dataset, "snert", "rolling")
-    record.promote(Title.of(made[5]), "rule", "first", made[3].manifest_digest)
+    record.settle(Title.of(made[5]), None, True, "rule", "first", made[3].manifest_digest)
     collect(lake, NOTHING, later(), "t")
     assert made[2].path.exists() and made[3].path.exists() and not made[1].path.exists()
 
