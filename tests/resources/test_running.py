@@ -53,3 +53,11 @@ def test_a_run_that_is_taken_up_again_is_at_work_again(tmp_path):
     with at_work(tmp_path, "a"):
         assert left(tmp_path) == []
     assert left(tmp_path) == []
+
+
+def test_a_run_that_is_worked_on_anyway_may_say_so_again(tmp_path):
+    with at_work(tmp_path, "a"):
+        with at_work(tmp_path, "a"):
+            pass
+        assert [p.name for p in (tmp_path / ".locks" / "runs").iterdir()] == ["a"] and left(tmp_path) == []
+    assert not list((tmp_path / ".locks" / "runs").iterdir())
