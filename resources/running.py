@@ -85,8 +85,17 @@ def _is_free(path: Path) -> bool:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _is_named(handle, path)
     except BlockingIOError:
         return False
     finally:
         os.close(handle)
-    return path.exists()
+
+
+def _is_named(handle: int, path: Path) -> bool:
+    """Whether the open file still bears this name: else its run ended, or another process has taken it up again."""
+    try:
+        now = path.lstat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(now, os.fstat(handle))
