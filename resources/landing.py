@@ -39,7 +39,6 @@ from resources.splits import KEY_DIGITS, Splits
 from resources.staging import temporary_folder
 from resources.untrusted import taking_apart
 
-
 REFUSED = "refused.json"
 
 

@@ -265,7 +265,7 @@ def test_a_damaged_list_of_refusals_is_named(tmp_path, said):
     source.take(EBNERD, "me")
     (book,) = (tmp_path / "lake" / ".landing" / "ebnerd").glob("*.refused.json")
     book.write_text(said)
-    with pytest.raises(LakeError, match="refused.json.*remove it"):
+    with pytest.raises(LakeError, match=r"refused\.json.*remove it"):
         source.landing(EBNERD).drops()
 
 
