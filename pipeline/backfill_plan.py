@@ -16,6 +16,7 @@ from assets.build import asset_key
 from assets.graph import STAGES
 from ml.datasets import Dataset
 from ml.errors import LakeError, UsageError
+from pipeline.days import parse_day
 from pipeline.plan import Node, Plan, make_plan
 from pipeline.run import Goal, lacks, report_goals
 from resources.bindings import RunSettings, Tools
@@ -67,10 +68,7 @@ def _ordered(period: Period, text: str) -> Period:
 
 
 def _day(text: str, option: str) -> tuple[date, date]:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {text!r} is no day: write it as YYYY-MM-DD") from error
+    day = parse_day(text, option)
     return day, day
 
 
@@ -81,7 +79,7 @@ def _week(text: str, option: str) -> tuple[date, date]:
     except ValueError as error:
         raise UsageError(f"{option}: {text!r} is no week of that year") from error
     if monday is None:
-        day = _day(text, option)[0]
+        day = parse_day(text, option)
         monday = day - timedelta(days=day.weekday())
     return monday, monday + timedelta(days=6)
 
