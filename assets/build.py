@@ -25,11 +25,11 @@ from ml.errors import DataError, LakeError, NewsrecError, UsageError
 from ml.memory import forget_peak, peak_mib
 from ml.models import MODELS, ModelSpec
 from ml.splits import ROLLING, split
+from resources import running
 from resources.bindings import RunSettings, ToolBox, Tools, default_settings
 from resources.code import source_digest
 from resources.lake import Lake, Ref, Version, recipe_key
 from resources.manifest import input_names
-from resources.running import at_work
 from resources.tracker import TrackedRun
 from resources.transient import is_transient
 from resources.version import require_sound
@@ -196,9 +196,10 @@ def _place(context: dg.AssetExecutionContext, dataset: Dataset, settings: RunSet
     """The right to write. A planned run, which executes its steps in its own process, has it already. A step that the
     UI, the daemon or a backfill launched waits while a planned run is at work, without keeping its pool's slot; and it
     writes with the deployment's settings only, since others would replace the partitions of the default."""
-    if not _launched(context.run):
+    if not running.is_launched(context.run):
         yield
         return
+    running.at_work_to_the_end(tools.lake.root, context.run.run_id)
     refuse_other_settings(settings, dataset)
 
     def busy() -> None:
@@ -206,13 +207,8 @@ def _place(context: dg.AssetExecutionContext, dataset: Dataset, settings: RunSet
         _WAITED[context.run.run_id, context.asset_key] += 1
         raise dg.RetryRequested(max_retries=BUSY_TRIES, seconds_to_wait=BUSY_SECONDS)
 
-    with tools.lake.beside(dataset.name, busy), at_work(tools.lake.root, context.run.run_id):
+    with tools.lake.beside(dataset.name, busy):
         yield
-
-
-def _launched(run: dg.DagsterRun) -> bool:
-    """Whether UI, daemon or backfill launched the run from the code location; a planned run is executed in place."""
-    return run.remote_job_origin is not None
 
 
 def refuse_other_settings(settings: RunSettings, dataset: Dataset) -> None:

@@ -5,8 +5,9 @@ Belongs here: which evaluations the lake holds. Does not belong here: rows and p
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from ml.strangers import reading
 from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings, Tools
 from resources.lake import Lake, Ref, Version, write_parquet
+from resources.lineage.archive import read_partition
 
 if TYPE_CHECKING:
     from ml import decay as ageing
@@ -55,9 +57,12 @@ def _compute(work: Work) -> Summary:
 
     by_name = {q: {v.ref.partition: v for v in work.inputs[f"evaluation_{q}"]} for q in QUESTIONS}
     ages = range(work.settings.decay_days + 1)
-    old = {a: t for a in ages if (t := _tested(by_name, old_partition(work.day, a))) is not None}
+    aged = [old_partition(work.day, a) for a in ages]
+    others = of_other_checkpoints(work.tools.lake.root, by_name, aged)
+    same = {q: {p: v for p, v in found.items() if (q, p) not in others} for q, found in by_name.items()}
+    old = {a: t for a in ages if (t := _tested(same, aged[a])) is not None}
     new = {a: t for a in ages if (t := _tested(by_name, new_partition(work.day, a))) is not None}
-    missing = [str(work.day + timedelta(days=a)) for a in ages if a not in old]
+    missing = [[str(work.day + timedelta(days=a)), why] for a in ages if (why := _lacks(aged[a], a in old, others))]
     with reading(work.tools.lake.root / work.dataset.name):
         rows = ageing.decay(work.day, old, new)
     found = {
@@ -84,6 +89,52 @@ def _compute(work: Work) -> Summary:
         labels=inview_label("; ".join(sorted({r[SYNTHETIC] for r in rows} - {""}))),
         artifacts=["decay.json", "decay.html"],
     )
+
+
+def of_other_checkpoints(
+    lake: Path, by_name: Mapping[str, Mapping[str, Version]], partitions: Sequence[str]
+) -> set[tuple[str, str]]:
+    """(question, partition) of the evaluations that do not come from the checkpoint of the first one among
+    `partitions`, by their manifests; also where what they were made from is gone and nobody can say."""
+    origin: set[str] = set()
+    others = set()
+    for partition in partitions:
+        for question, found in by_name.items():
+            if partition in found:
+                theirs = _checkpoints(lake, found[partition])
+                origin = origin or theirs
+                if not origin & theirs:
+                    others.add((question, partition))
+    return others
+
+
+def _checkpoints(lake: Path, evaluation: Version) -> set[str]:
+    """Manifest digests of the checkpoints that an evaluation's predictions come from: more than one where another gave
+    the same bytes."""
+    predictions = _made_from(lake, evaluation.ref, evaluation.manifest_digest, "predictions")
+    return {d for ref, digest in predictions for _, d in _made_from(lake, ref, digest, "checkpoint")}
+
+
+def _made_from(lake: Path, ref: Ref, digest: str, stage: str) -> set[tuple[Ref, str]]:
+    """Inputs from `stage`, of the same model, of the version of `ref` with this manifest digest: by its manifest, and
+    by later publications of the same bytes."""
+    held = read_partition(lake, ref)
+    kept = held.by_digest.get(digest)
+    named = [kept.manifest["inputs"]] if kept is not None and kept.manifest is not None else []
+    for entry in held.ledger:
+        publication = entry.record.get("publication", {})
+        if publication.get("manifest") == digest:
+            named.append(publication["inputs"])
+    found = {(Ref.of_input(name), made) for inputs in named for name, made in inputs.items()}
+    return {(r, made) for r, made in found if (r.stage, r.model) == (stage, ref.model)}
+
+
+def _lacks(partition: str, tested: bool, others: Collection[tuple[str, str]]) -> str:
+    """Why an age has no figures, or not those of every question; "" where it has them."""
+    of_another = [q for q in QUESTIONS if (q, partition) in others]
+    if of_another:
+        return f"{', '.join(of_another)} evaluated with another checkpoint: run `newsrec decay` again"
+    return "" if tested else "not evaluated yet"
 
 
 def _tested(by_name: dict[str, dict[str, Version]], partition: str) -> "ageing.AtAge | None":

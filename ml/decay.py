@@ -85,7 +85,7 @@ def page(found: Json, badge: str = "") -> str:
         if rows:
             sections.append(_section(wanted, rows))
     if found["missing"]:
-        sections.append(Section("Not evaluated yet", "", "", ["day"], [[day] for day in found["missing"]]))
+        sections.append(Section("Not tested", "", "", ["day", "why"], found["missing"]))
     return sheet(f"{found['dataset']}: decay of {found['model']} as of {found['as_of']}", lead, sections, badge)
 
 

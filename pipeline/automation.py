@@ -84,8 +84,7 @@ def _cached(moment: datetime, name: str, toolbox: str, settings: str) -> Plan | 
     tools = ToolBox.model_validate_json(toolbox).tools()
     try:
         nights = due(data, made, tools)
-        night = nights.days[-1] if nights.days else tools.source.days(data)[-1]
-        return newest_plan(data, made, tools, night)
+        return nights.plan or newest_plan(data, made, tools, nights.days[-1])
     except (DataError, UsageError) as error:
         logging.getLogger("pipeline").warning("nothing is launched for %s: %s", name, error)
         return None

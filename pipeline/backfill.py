@@ -46,8 +46,8 @@ def carry_out(request: Request, wait: bool, dry_run: bool, as_json: bool, say: C
     else:
         take_arrivals(tools.source, data, say)
     made = plans.make_backfill(data, settings, tools, request.period, request.which)
-    cost = plans.estimate(made, tools)
     if dry_run:
+        cost = plans.estimate(made, tools)
         print(json.dumps(plans.as_json(made, cost), indent=1) if as_json else plans.text(made, cost))
         return DONE
     for day, why in made.impossible.items():

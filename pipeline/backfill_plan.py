@@ -15,7 +15,8 @@ from typing import Any, Literal
 from assets.build import asset_key
 from assets.graph import STAGES
 from ml.datasets import Dataset
-from ml.errors import UsageError
+from ml.errors import LakeError, UsageError
+from pipeline.days import parse_day
 from pipeline.plan import Node, Plan, make_plan
 from pipeline.run import Goal, lacks, report_goals
 from resources.bindings import RunSettings, Tools
@@ -67,10 +68,7 @@ def _ordered(period: Period, text: str) -> Period:
 
 
 def _day(text: str, option: str) -> tuple[date, date]:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {text!r} is no day: write it as YYYY-MM-DD") from error
+    day = parse_day(text, option)
     return day, day
 
 
@@ -81,7 +79,7 @@ def _week(text: str, option: str) -> tuple[date, date]:
     except ValueError as error:
         raise UsageError(f"{option}: {text!r} is no week of that year") from error
     if monday is None:
-        day = _day(text, option)[0]
+        day = parse_day(text, option)
         monday = day - timedelta(days=day.weekday())
     return monday, monday + timedelta(days=6)
 
@@ -145,37 +143,45 @@ def lacking(backfill: Backfill, settings: RunSettings, tools: Tools) -> list[tup
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Seconds of all steps one after the other, bytes on disk, from what the lake's ledgers say of earlier partitions
-    of the same assets. `unknown`: assets that were never made, by number of partitions asked for."""
+    of the same assets. `unknown`: assets that were never made, by number of partitions asked for; `passed_over`: of the
+    earlier partitions, how many are damaged and say nothing."""
 
     seconds: float
     bytes: int
     unknown: Mapping[str, int]
+    passed_over: int = 0
 
 
 def estimate(backfill: Backfill, tools: Tools) -> Estimate:
     """The median of the last partitions of each asset, times the partitions asked for."""
     counts = Counter((n.stage.name, n.model) for n in backfill.asked)
-    seconds, size, unknown = 0.0, 0, {}
+    seconds, size, unknown, passed_over = 0.0, 0, {}, 0
     for (stage, model), number in counts.items():
-        known = _records(tools, backfill.dataset.name, stage, model)
+        known, damaged = _records(tools, backfill.dataset.name, stage, model)
+        passed_over += damaged
         if not known:
             unknown["/".join(p for p in (stage, model) if p)] = number
             continue
         seconds += number * median(s for s, _ in known)
         size += number * round(median(b for _, b in known))
-    return Estimate(seconds, size, unknown)
+    return Estimate(seconds, size, unknown, passed_over)
 
 
-def _records(tools: Tools, dataset: str, stage: str, model: str | None) -> list[tuple[float, int]]:
-    """(seconds, bytes) of the latest publication of the last partitions of an asset."""
-    found = []
+def _records(tools: Tools, dataset: str, stage: str, model: str | None) -> tuple[list[tuple[float, int]], int]:
+    """(seconds, bytes) of the latest publication of the last partitions of an asset, and how many of them are damaged:
+    a backfill is what makes these anew."""
+    found, damaged = [], 0
     for partition in tools.lake.partitions(dataset, stage, model)[-RECORDS:]:
         ref = Ref(dataset, stage, partition, model)
-        version, history = tools.lake.current(ref), tools.lake.history(ref)
+        try:
+            version, history = tools.lake.current(ref), tools.lake.history(ref)
+        except LakeError:
+            damaged += 1
+            continue
         if version is not None and history and "seconds" in history[-1].record["run"]:
             size = sum(f["bytes"] for f in version.manifest["files"])
             found.append((float(history[-1].record["run"]["seconds"]), size))
-    return found
+    return found, damaged
 
 
 def as_json(backfill: Backfill, cost: Estimate) -> dict[str, Any]:
@@ -188,7 +194,12 @@ def as_json(backfill: Backfill, cost: Estimate) -> dict[str, Any]:
         "partitions": [{"partition": str(n.ref), "state": n.state, "why": n.why} for n in backfill.plan.nodes],
         "asked": [str(n.ref) for n in backfill.asked],
         "impossible": {str(d): why for d, why in backfill.impossible.items()},
-        "estimate": {"seconds": round(cost.seconds, 1), "bytes": cost.bytes, "unknown": dict(cost.unknown)},
+        "estimate": {
+            "seconds": round(cost.seconds, 1),
+            "bytes": cost.bytes,
+            "unknown": dict(cost.unknown),
+            "passed_over": cost.passed_over,
+        },
     }
 
 
@@ -209,6 +220,8 @@ def text(backfill: Backfill, cost: Estimate) -> str:
     lines.append(f"estimated: {_duration(cost.seconds)} of steps, {cost.bytes / 1e6:.1f} MB on disk (from the ledgers)")
     if cost.unknown:
         lines.append("not in it, never made before: " + ", ".join(f"{n} x {name}" for name, n in cost.unknown.items()))
+    if cost.passed_over:
+        lines.append(f"{cost.passed_over} damaged partitions were passed over in the estimate")
     return "\n".join(lines)
 
 

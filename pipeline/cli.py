@@ -23,6 +23,7 @@ import typer
 from ml.errors import DataError, NewsrecError, UsageError
 from pipeline.audit.cli import audit
 from pipeline.bench import bench
+from pipeline.days import parse_day
 from pipeline.lake_cli import erase, lake_app
 
 if TYPE_CHECKING:
@@ -70,14 +71,8 @@ def show(text: str) -> None:
     print(lines_escaped(text))
 
 
-def parse_day(text: str | None) -> date | None:
-    """A day given as YYYY-MM-DD. Raises UsageError for anything else."""
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no day: write it as YYYY-MM-DD") from error
+def _day(text: str | None) -> date | None:
+    return None if text is None else parse_day(text)
 
 
 def _toolbox(name: str, root: Path | None, device: str = "auto") -> "ToolBox":
@@ -139,7 +134,7 @@ def run(
     settings.inview_of(known)
     if device == "cuda":
         _ = toolbox.tools().device.name  # refuses a device that is not there before any work
-    day = as_of_day(known, settings, toolbox, parse_day(as_of))
+    day = as_of_day(known, settings, toolbox, _day(as_of))
     goals = report_goals(day, settings)
     if explain:
         _explain(make_plan(known, settings, toolbox.tools(), goals), as_json)
@@ -238,7 +233,7 @@ def analyse(
     dataset = _dataset(dataset, data_root)
     toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
     tools = toolbox.tools()
-    whole = spans.span(known, tools.source.days(known), parse_day(first), parse_day(last))
+    whole = spans.span(known, tools.source.days(known), _day(first), _day(last))
     chosen = spans.weeks(whole) if weeks else [whole]
     settings = _settings("rolling", span_days=chosen[0].days)
     goals = [goal for span in chosen for goal in span.goal]
@@ -275,7 +270,7 @@ def metrics(
     dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
     settings = _settings(split)
-    day = parse_day(as_of) or _newest(toolbox, dataset, "evaluation_report", split)
+    day = _day(as_of) or _newest(toolbox, dataset, "evaluation_report", split)
     folder = _report(toolbox, settings, dataset, day)
     report = read_report(folder / "report.json")
     if model is not None:
@@ -316,7 +311,7 @@ def spec(
 
     dataset = _dataset(dataset, None)
     toolbox = _toolbox(dataset, None)
-    day = parse_day(as_of) or _newest(toolbox, dataset, "session_splits", split)
+    day = _day(as_of) or _newest(toolbox, dataset, "session_splits", split)
     settings = _settings(split, recipe=recipe, seed=seed)
     print(spec_json(toolbox.tools(), settings, dataset, day, model, out))
 
@@ -378,7 +373,7 @@ def challenge(
     rules = {"margin_recall": margin_recall, "margin_auc": margin_auc, "margin_coverage": margin_coverage}
     rules |= {"latency_budget_ms": latency_budget_ms}
     settings = _settings(split, model, profile=profile, recipe=recipe, seed=seed, **rules)
-    day = as_of_day(known, settings, toolbox, parse_day(as_of))
+    day = as_of_day(known, settings, toolbox, _day(as_of))
     decision = promotion.challenge(known, settings, toolbox, day, model, asked_by(), say)
     show(json.dumps(decision, indent=1) if as_json else promotion.render_decision(decision))
 
@@ -397,7 +392,7 @@ def promote(
 
     dataset = _dataset(dataset, None)
     tools = _toolbox(dataset, None).tools()
-    act, behind = promotion.promote(tools, dataset, model, split, parse_day(as_of), asked_by(), why)
+    act, behind = promotion.promote(tools, dataset, model, split, _day(as_of), asked_by(), why)
     say(f"{act.subject.ref} is champion, by {act.who}: {act.why}")
     if behind:
         say(behind)
@@ -452,7 +447,7 @@ def decay(
     dataset = _dataset(dataset, data_root)
     toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
     settings = _settings("rolling", model, profile=profile, recipe=recipe, seed=seed, decay_days=days)
-    _print_page(over_time.decay(known, settings, toolbox, parse_day(as_of), model, say), as_json)
+    _print_page(over_time.decay(known, settings, toolbox, _day(as_of), model, say), as_json)
 
 
 @app.command()
@@ -468,7 +463,7 @@ def drift(
 
     dataset = _dataset(dataset, data_root)
     toolbox, known = _toolbox(dataset, data_root), known_dataset(dataset)
-    _print_page(over_time.drift(known, _settings("rolling"), toolbox, parse_day(as_of), say), as_json)
+    _print_page(over_time.drift(known, _settings("rolling"), toolbox, _day(as_of), say), as_json)
 
 
 def _print_page(found: "tuple[dict[str, Any], str, Path]", as_json: bool) -> None:
@@ -545,7 +540,7 @@ def land(
     from pipeline.deliveries import land_files
 
     dataset = _dataset(dataset, data_root)
-    known, when = known_dataset(dataset), _day(day)
+    known, when = known_dataset(dataset), parse_day(day)
     say(f"landed: {land_files(_toolbox(dataset, data_root).tools().source, known, _folder(folder), when)}")
 
 
@@ -564,15 +559,9 @@ def correct(
     from pipeline.deliveries import asked_by
 
     dataset = _dataset(dataset, data_root)
-    known, when = known_dataset(dataset), _day(day)
+    known, when = known_dataset(dataset), parse_day(day)
     _toolbox(dataset, data_root).tools().source.correct(known, when, _folder(folder), why, asked_by())
     say(f"{dataset} {when}: corrected; `newsrec run` recomputes what depends on it")
-
-
-def _day(text: str) -> date:
-    day = parse_day(text)
-    assert day is not None
-    return day
 
 
 def _folder(folder: Path) -> Path:

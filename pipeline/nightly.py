@@ -36,10 +36,12 @@ UNDER_WAY = [
 
 @dataclass(frozen=True, slots=True)
 class Nights:
-    """Nights that are due, in order, by the last day of data that each knows; `why` in words."""
+    """Nights that are due, in order, by the last day of data that each knows; `why` in words. `plan` is that of the
+    newest night, due or not, where it had to be made to know."""
 
     days: tuple[date, ...]
     why: str
+    plan: Plan | None = None
 
 
 def goals_of(night: date, settings: RunSettings) -> list[tuple]:  # type: ignore[type-arg]
@@ -71,8 +73,8 @@ def due(data: Dataset, settings: RunSettings, tools: Tools) -> Nights:
     plan = newest_plan(data, settings, tools, days[-1])
     if plan.pending:
         first = next(n for n in plan.nodes if n.runs)
-        return Nights((days[-1],), f"{len(plan.pending)} partitions of the newest night: {first.ref} {first.why}")
-    return Nights((), f"nothing changed since the night of {days[-1]}: {len(plan.nodes)} partitions are fresh")
+        return Nights((days[-1],), f"{len(plan.pending)} partitions of the newest night: {first.ref} {first.why}", plan)
+    return Nights((), f"nothing changed since the night of {days[-1]}: {len(plan.nodes)} partitions are fresh", plan)
 
 
 def newest_plan(data: Dataset, settings: RunSettings, tools: Tools, night: date) -> Plan:

@@ -59,7 +59,7 @@ def _decay_lines(found: dict[str, Any]) -> list[str]:
         where = marked(f"{row['question']}.{row['protocol']}.{row['metric']}", row[SYNTHETIC])
         retrained = f"  retrained {estimate(row['retrained'])}" if row["retrained"] else ""
         lines.append(f"{row['age']:3d} days  {where:26}{estimate(row)}{retrained}")
-    return lines + [f"{day}: not evaluated yet" for day in found["missing"]]
+    return lines + [f"{day}: {why}" for day, why in found["missing"]]
 
 
 def drift(

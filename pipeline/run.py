@@ -96,8 +96,8 @@ def _run_plan(
     """Runs the pending nodes; seconds by stage."""
     seconds: dict[str, float] = {}
     defs = build_defs({"settings": settings, "toolbox": toolbox}, [plan.dataset.name], settings.models)
-    job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
+        job = defs.resolve_implicit_global_asset_job_def()  # asks the instance that was opened last
         close_left_open(instance, toolbox.tools().lake.root, say)
         batches = plan.batches()
         for number, (day, nodes) in enumerate(batches, 1):

@@ -4,13 +4,12 @@ Belongs here: making a variant from the launchpad's configuration, and the job t
 recipes (`ml.recipes`) and the registry of models (`ml.models`).
 
 A variant is a model: its assets are `[dataset, stage, <name>]`, its lake folder is `<stage>/<name>/`. Nothing of the
-model that it varies is touched.
+model that it varies is touched, nor of the baseline beside it.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -18,12 +17,15 @@ from pydantic import Field, ValidationError
 
 from assets.build import models_of
 from assets.graph import BY_NAME
+from assets.stage import BASELINE
 from ml.datasets import dataset
 from ml.errors import UsageError
 from ml.models import MODELS
 from ml.recipes import RECIPES, Recipe, recipe
+from ml.splits import split
+from pipeline.days import parse_day
 from pipeline.steps import operating
-from resources.bindings import DEFAULT_MODELS, RunSettings, ToolBox
+from resources.bindings import DEFAULT_MODELS, RunSettings, ToolBox, default_settings
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 NAMED = frozenset(RECIPES)
@@ -32,7 +34,8 @@ EVALUATED = ("faiss_index", "evaluation_rq1", "evaluation_rq2", "evaluation_rq3"
 
 
 class VariantConfig(dg.Config):
-    """The launchpad's fields. `overrides` changes fields of the recipe, for example `{"dim": 32, "lr": 0.0005}`."""
+    """The launchpad's fields. `overrides` changes fields of the recipe, for example `{"dim": 32, "lr": 0.0005}`. `seed`
+    and `profile` are the deployment's, and may be left out."""
 
     name: str
     overrides: dict[str, Any] = Field(default={})
@@ -40,8 +43,8 @@ class VariantConfig(dg.Config):
     model: str = "snert"
     as_of: str = ""
     split: str = "rolling"
-    seed: int = 1
-    profile: str = "quick"
+    seed: int | None = None
+    profile: str | None = None
 
 
 def varied(name: str, base: str, overrides: Mapping[str, Any]) -> Recipe:
@@ -72,6 +75,20 @@ def register(config: VariantConfig) -> str:
     return config.name
 
 
+def settings_of(config: VariantConfig) -> RunSettings:
+    """The deployment's settings, for the variant and the baseline alone. Raises UsageError for another seed or profile:
+    the variant is compared to the baseline, whose predictions on its test cases are those of the default."""
+    usual = default_settings()
+    for field in ("seed", "profile"):
+        asked, deployed = getattr(config, field), getattr(usual, field)
+        if asked not in (None, deployed):
+            raise UsageError(
+                f"variant {config.name!r}: {field}={asked!r} would replace the predictions of {BASELINE} that were "
+                f"made with {field}={deployed!r}: leave {field} out, or set the deployment's environment"
+            )
+    return usual.model_copy(update={"split": split(config.split).name, "models": [config.name, BASELINE]})
+
+
 def variant_job(name: str) -> dg.JobDefinition:
     """The job of one dataset, for the launchpad."""
 
@@ -83,11 +100,10 @@ def variant_job(name: str) -> dg.JobDefinition:
 
         data = dataset(name)
         with operating(context, toolbox) as tools:
+            settings = settings_of(config)
             model = register(config)
-            settings = RunSettings(
-                split=config.split, seed=config.seed, profile=config.profile, models=[model, "popular_15"]
-            )
-            day = as_of_day(data, settings, toolbox, _day(config.as_of))
+            asked = parse_day(config.as_of, "as_of") if config.as_of else None
+            day = as_of_day(data, settings, toolbox, asked)
             goals = [(BY_NAME[s], day, m) for s in EVALUATED for m in models_of(BY_NAME[s], [model])]
             tags = {"newsrec/asked_by": f"variant {context.run_id}", "newsrec/parent_run": context.run_id}
             execute(data, settings, toolbox, goals, context.log.info, tags)
@@ -105,10 +121,3 @@ def variant_job(name: str) -> dg.JobDefinition:
         train_variant()
 
     return job
-
-
-def _day(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError as error:
-        raise UsageError(f"as_of {text!r} is no day: write it as YYYY-MM-DD") from error

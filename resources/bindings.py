@@ -5,6 +5,7 @@ those objects do.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from ml.datasets import OWN, Dataset, SyntheticInView
 from ml.errors import UsageError
 from ml.models import MODELS
 from ml.splits import split
+from resources import running
 from resources.gpu import Device
 from resources.lake import Lake
 from resources.places import lake_root
@@ -154,6 +156,16 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     tracking_uri: str = Field(default="", description="MLflow store; default MLFLOW_TRACKING_URI or mlflow.db here")
 
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Says that the process of a launched run works on it, before its first step waits for a pool."""
+        if context.run is not None and running.is_launched(context.run):
+            with suppress(OSError):  # the step, which says it again, names the fault in one line
+                running.at_work_to_the_end(self._lake_root, context.run.run_id)
+
+    @property
+    def _lake_root(self) -> Path:
+        return (Path(self.lake) if self.lake else lake_root()).absolute()
+
     def tools(self) -> Tools:
         """The objects that this configuration describes, made once a process: Dagster copies the resource for every
         run, but loaded weights and open stores outlive a run."""
@@ -164,7 +176,7 @@ class ToolBox(dg.ConfigurableResource):  # type: ignore[type-arg]
 
             name = read_log_file(Path(root)).name
         return _make_tools(
-            Path(self.lake) if self.lake else lake_root(),
+            self._lake_root,
             (name, Path(root)) if name and root else None,
             (
                 self.encoder or os.environ.get("NEWSREC_TEXT_ENCODER") or "packaged-minilm",

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -187,35 +187,47 @@ class Lake:
         """Hold the only place for a planned run over a dataset, across processes: runs with other settings write the
         same partitions, and a step must not find inputs that another run has put there since the plan was made.
         `waiting` is called once where another run has to end first."""
-        path = self.root / LOCKS / f"run~{dataset}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
+        told = False
+
+        def wait() -> None:
+            nonlocal told
+            if not told:
+                told = True
+                waiting()
+
+        run, wanted = self._run_locks(dataset)
+        lock, turn = FileLock(run), FileLock(wanted)
+        _acquire(turn, wait)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting()
-            lock.acquire()
+            _acquire(lock, wait)
+        finally:
+            turn.release()
         try:
             yield
         finally:
             lock.release()
 
+    def _run_locks(self, dataset: str) -> tuple[Path, Path]:
+        """The lock of runs over a dataset, and that which a planned run holds while it waits for the former: from then
+        on no further step begins, else overlapping steps would never leave it a moment."""
+        folder = self.root / LOCKS
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"run~{dataset}.lock", folder / f"wanted~{dataset}.lock"
+
     @contextmanager
     def beside(self, dataset: str, busy: Callable[[], None]) -> Iterator[None]:
-        """Hold a place for one step over a dataset beside other such steps, while no planned run is at work (`alone`).
-        Where one is, calls `busy`, which must raise: who waits here may hold what the planned run waits for."""
-        path = self.root / LOCKS / f"run~{dataset}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
+        """Hold a place for one step over a dataset beside other such steps, while no planned run is at work or waits to
+        be (`alone`). Where one is, calls `busy`, which must raise: who waits here may hold what the planned run waits
+        for."""
+        run, wanted = self._run_locks(dataset)
+        with ExitStack() as place:
             try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                with _shared(wanted):
+                    place.enter_context(_shared(run))
             except BlockingIOError:
                 busy()
                 raise
             yield
-        finally:
-            os.close(handle)
 
     def publish(
         self,
@@ -314,6 +326,26 @@ class Lake:
         if version.ledger_head not in [e.digest for e in ledger.entries(path)]:
             found.append(f"{version.ref}: the ledger no longer holds the publication that made this version current")
         return found
+
+
+def _acquire(lock: FileLock, waiting: Callable[[], None]) -> None:
+    """Take a lock, after `waiting` where another process has it."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+
+
+@contextmanager
+def _shared(path: Path) -> Iterator[None]:
+    """Hold a lock beside others that share it. Raises BlockingIOError where somebody holds it alone."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _require_present(inputs: Iterable[Version]) -> None:

@@ -4,8 +4,9 @@ Belongs here: what becomes part of a log, when, by whom and why. Does not belong
 (`resources.drops`) and which rows count then (`resources.days`).
 
 `<lake>/.landing/<dataset>/<log>/` holds `ledger.jsonl` and a copy of every file that was taken in, in the reader's
-layout. It is no cache: corrections are nowhere else. `<log>` stands for the data root's path; a root that was moved as
-it is takes its folder along. The ledger's line is the act: killed before it, nothing was taken in.
+layout; `<log>.refused.json` beside it tells which drops were refused. It is no cache: corrections are
+nowhere else. `<log>` stands for the data root's path; a root that was moved as it is takes its folder along. The
+ledger's line is the act: killed before it, nothing was taken in.
 """
 
 import hashlib
@@ -33,9 +34,12 @@ from resources.erasure.deliveries import FILES, HOME, Kept, kept_files
 from resources.erasure.rows import strip_folder
 from resources.lake import Lake
 from resources.manifest import check_file_name, digest
+from resources.refusals import Refusals
 from resources.splits import KEY_DIGITS, Splits
 from resources.staging import temporary_folder
 from resources.untrusted import taking_apart
+
+REFUSED = "refused.json"
 
 
 def now_ms() -> int:
@@ -51,6 +55,10 @@ class Staged:
     files: Mapping[str, str]
     placed: Mapping[str, str]
     split: Path
+
+
+class _NotStill(DataError):
+    """A file that could not be copied as it was found: the next look may find it sound."""
 
 
 class Landing:
@@ -81,6 +89,10 @@ class Landing:
         return self._home / hashlib.sha256(os.fsencode(self._root.resolve())).hexdigest()[:KEY_DIGITS]
 
     @property
+    def _refusals(self) -> Refusals:
+        return Refusals(self._home / f"{self._book.name}.{REFUSED}", self._dataset)
+
+    @property
     def ledger(self) -> Path:
         """The append-only record of all that was taken in."""
         return self._book / ledger.LEDGER
@@ -98,11 +110,12 @@ class Landing:
         return [entry.record for entry in ledger.entries(self.ledger)]
 
     def drops(self) -> list[Drop]:
-        """Everything in the landing folder, and taken drops that have gone from it, by name."""
+        """Everything in the landing folder, and taken drops that have gone from it, by name. Files that were read to
+        the end and refused before are malformed."""
         log = self.log()
         taken = {str(d.day): d for d in log.drops}
         found = find_drops(self._root, self._dataset, self._splits.hashes, now_ms())
-        found = [self._known(drop, taken[drop.name], log) if drop.name in taken else drop for drop in found]
+        found = [self._known(d, taken[d.name], log) if d.name in taken else self._remembered(d) for d in found]
         gone = taken.keys() - {d.name for d in found}
         for name in gone:
             drop = Drop(name, self._root / "landing" / name, taken[name].day, "complete", files=taken[name].files)
@@ -110,6 +123,9 @@ class Landing:
                 replace(self._known(drop, taken[name], log), why="its folder is gone, its copy is in the lake")
             )
         return sorted(found, key=lambda d: d.name)
+
+    def _remembered(self, drop: Drop) -> Drop:
+        return self._refusals.applied(drop) if drop.state == "complete" else drop
 
     def _known(self, drop: Drop, delivery: Delivery, log: Log) -> Drop:
         """A drop that was taken in before, beside what it was then."""
@@ -138,15 +154,19 @@ class Landing:
 
     def take(self, who: str) -> list[Drop]:
         """Takes in every complete drop, by day; gives all drops as they stand then. One that cannot be read is
-        malformed: it stays where it is, and the others go on."""
+        malformed: it stays where it is, and the others go on; until it is delivered anew it is not read again."""
         refused: dict[str, Drop] = {}
         with self._lock():
-            for drop in self.drops():
+            found, stays = self.drops(), []
+            for drop in found:
                 if drop.state == "complete":
                     try:
                         self._take(drop, who)
                     except DataError as error:
                         refused[drop.name] = drop.refused(_short(error, drop))
+                        if not isinstance(error.__cause__, _NotStill):
+                            stays.append(refused[drop.name])
+            self._refusals.remember(stays, found)
             return [refused.get(d.name, d) for d in self.drops()]
 
     def _take(self, drop: Drop, who: str) -> None:
@@ -253,8 +273,12 @@ class Landing:
             if placed[name] in taken:
                 raise DataError(f"{source / name} is there twice, also as {taken[placed[name]]}: remove one")
             taken[placed[name]] = name
-            if copy_file(source / name, home / placed[name]) != sha256:
-                raise DataError(f"{source / name} changed while it was read: deliver it again")
+            try:
+                copied = copy_file(source / name, home / placed[name])
+            except DataError as error:
+                raise _NotStill(str(error)) from error
+            if copied != sha256:
+                raise _NotStill(f"{source / name} changed while it was read: deliver it again")
 
     def _refuse_foreign(self, home: Path) -> None:
         """Files that the reader would pass over, and vectors, which come with the bundle."""

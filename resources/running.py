@@ -7,29 +7,57 @@ Dagster learns of a run's end from the process that works on it. One that is kil
 nothing more, and its run counts as running for ever. The kernel's lock tells: it is gone the moment its process is.
 """
 
+import atexit
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resources.lake import LOCKS
 
+if TYPE_CHECKING:
+    import dagster as dg
+
 FOLDER = "runs"
+_TO_THE_END = ExitStack()
+atexit.register(_TO_THE_END.close)
+_HELD: set[Path] = set()
+"""Files that this process has locked."""
+
+
+def is_launched(run: "dg.DagsterRun") -> bool:
+    """Whether UI, daemon or backfill launched the run from the code location, in a process of its own; a planned run is
+    executed in place."""
+    return run.remote_job_origin is not None
+
+
+def at_work_to_the_end(lake: Path, run_id: str) -> None:
+    """Say that this process works on a run, until the process ends: also while its steps wait for a pool, for the
+    dataset or for each other. Said again it changes nothing."""
+    if _folder(lake) / run_id not in _HELD:
+        _TO_THE_END.enter_context(at_work(lake, run_id))
 
 
 @contextmanager
 def at_work(lake: Path, run_id: str) -> Iterator[None]:
-    """Say that this process works on a run, until the end of the block. The file gets its name when it is locked."""
+    """Say that this process works on a run, until the end of the block, unless it says so already. The file gets its
+    name when it is locked."""
     folder = _folder(lake)
-    folder.mkdir(parents=True, exist_ok=True)
     path, unnamed = folder / run_id, folder / f".{run_id}.{os.getpid()}"
+    if path in _HELD:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         unnamed.rename(path)
+        _HELD.add(path)
         yield
     finally:
+        _HELD.discard(path)
         path.unlink(missing_ok=True)
         os.close(handle)
 
@@ -57,8 +85,17 @@ def _is_free(path: Path) -> bool:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _is_named(handle, path)
     except BlockingIOError:
         return False
     finally:
         os.close(handle)
-    return path.exists()
+
+
+def _is_named(handle: int, path: Path) -> bool:
+    """Whether the open file still bears this name: else its run ended, or another process has taken it up again."""
+    try:
+        now = path.lstat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(now, os.fstat(handle))

@@ -3,7 +3,8 @@
 Belongs here: the order of the steps, and what is told about them. Does not belong here: the steps.
 
 1. The list names the reader (by keyed digest): from here on nothing takes their rows in again.
-2. Kept drops and corrections are rewritten; days cut from source files are removed, to be cut without the reader.
+2. Kept drops and corrections are rewritten; days cut from source files are removed, to be cut without the reader, as
+   are half trained models, which saw the reader and would be trained on.
 3. Every current version with rows is published anew without them, inputs before users. Old ones stay readable.
 4. When no current version has rows, those that have are buried, users before inputs.
 
@@ -22,14 +23,13 @@ from typing import Any
 
 from ml.errors import LakeError
 from resources.bucket.care import sweep as sweep_bucket
-from resources.disk.collect import AUDIT, SPILL, SPLIT
+from resources.disk.collect import remove_caches
 from resources.drops import iso
 from resources.erasure import deliveries, versions
 from resources.erasure.book import Book, Readers, Request
-from resources.lake import CACHE, STAGING, Lake
+from resources.lake import Lake
 from resources.landing import now_ms
 from resources.lineage.graph import Graph, walk_all
-from resources.staging import sweep, temporary_folder
 
 TRAINED = "checkpoint"
 ROUNDS = 5
@@ -105,7 +105,7 @@ def _carry_out(
     readers = book.readers(request.name)
     outcome = Outcome(request.name, request.at)
     outcome.kept_files = deliveries.erase(lake.root, dataset, readers, request, iso(now_ms()))
-    _drop_caches(lake, dataset)
+    remove_caches(lake, [dataset])
     for _ in range(ROUNDS):
         lake.catch_up()
         held = versions.holding(lake.root, dataset, readers)
@@ -119,7 +119,7 @@ def _carry_out(
             outcome.buried.append(f"{h.ref}/{h.kept.name}")
     else:
         raise LakeError(f"{dataset} was written to all the time: run the same command again when no run is at work")
-    _drop_caches(lake, dataset)
+    remove_caches(lake, [dataset])
     if lake.mirror is not None:
         with lake.publishing():
             sweep_bucket(lake.mirror, (f"{dataset}/", f"{deliveries.HOME}/{dataset}/"), -timedelta(days=1))
@@ -142,17 +142,6 @@ def _rewrite_all(
             outcome.rewritten.append(str(h.ref))
     for ref, kept in mates.items():
         versions.name_in_ledger(lake, ref, kept, request, who)
-
-
-def _drop_caches(lake: Lake, dataset: str) -> None:
-    """Days cut from source files, audit pages (they show manifests), and what killed processes left."""
-    for home in (STAGING, SPILL):
-        sweep(lake.root / home)
-    with temporary_folder(lake.root / STAGING) as trash:
-        pages = sorted((lake.root / CACHE / AUDIT).glob(f"{dataset}~*"))
-        for number, path in enumerate([lake.root / SPLIT / dataset, *pages]):
-            if path.exists():
-                path.rename(trash / str(number))
 
 
 def _tell(graph: Graph, gone: set[str], outcome: Outcome) -> None:

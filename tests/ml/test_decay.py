@@ -46,7 +46,7 @@ def test_rows_by_age_with_the_retrained_model_beside(tmp_path):
         "model": "snert",
         "as_of": str(DAY),
         "rows": rows,
-        "missing": ["2023-05-25"],
+        "missing": [["2023-05-25", "not evaluated yet"]],
     }
     text = page(found)
     assert "<svg" in text and "retrained" in text and "2023-05-25" in text

@@ -11,7 +11,7 @@ from pipeline.backfill_plan import Backfill, Period, _chosen, as_json, estimate,
 from pipeline.daemon import _ranges
 from pipeline.plan import Node, Plan
 from resources.bindings import RunSettings, ToolBox
-from resources.lake import Ref
+from resources.lake import POINTER, Ref
 
 SIMULATED = DATASETS["simulated"]
 
@@ -93,6 +93,20 @@ def test_the_estimate_is_the_median_of_the_ledgers(backfill, tmp_path):
     assert "simulated/clicks/2023-05-02: stale for a reason" in shown
     assert "3 of 4 partitions" in shown and "never made before: 1 x articles, 1 x interactions" in shown
     assert as_json(backfill, cost)["estimate"]["unknown"] == {"articles": 1, "interactions": 1}
+
+
+def test_the_estimate_passes_over_what_is_damaged_and_says_so(backfill, tmp_path):
+    tools = ToolBox(lake=str(tmp_path / "lake"), device="cpu").tools()
+    for day, seconds in ((1, 1.0), (2, 3.0)):
+        ref = Ref("simulated", "clicks", f"2023-04-0{day}")
+        with tools.lake.staging(ref) as staged:
+            (staged.path / "clicks.parquet").write_bytes(b"x" * 100 * day)
+            tools.lake.publish(staged, {}, "k", {}, {}, None, [], {"seconds": seconds})
+    (tools.lake.folder(ref) / POINTER).write_text("{")
+    cost = estimate(backfill, tools)
+    assert (cost.seconds, cost.bytes, cost.passed_over) == (1.0, 100, 1)
+    assert "1 damaged partitions were passed over" in text(backfill, cost)
+    assert as_json(backfill, cost)["estimate"]["passed_over"] == 1
 
 
 def test_settings_of_the_environment(monkeypatch):

@@ -1,7 +1,7 @@
 """Which nights are due, the schedule's verdict, and a drop that becomes a run; on the tiny log whose last days arrive
 later."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -9,7 +9,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from assets.graph import BY_NAME
 from ml.errors import DataError, UsageError
-from pipeline import landing_sensor, nightly
+from pipeline import automation, landing_sensor, nightly
 from pipeline.alerts import Alerts
 from pipeline.nightly import done, due, goals_of, nightly_job, nightly_schedule
 from pipeline.plan import Node, Plan
@@ -97,6 +97,35 @@ def test_the_schedule_skips_with_the_reason_and_runs_when_a_drop_waits(home, mon
     deliver(home, CUT[0])
     said = tick(home)
     assert len(said.run_requests) == 1 and str(CUT[0]) in said.run_requests[0].tags["newsrec/why"]
+
+
+def test_a_drop_that_was_refused_asks_for_no_second_night(home, monkeypatch):
+    publish_night(home, CUT[0] - timedelta(days=1))
+    ref = Ref("simulated", "clicks", str(FIRST))
+    fresh = Plan(SIMULATED, [Node(BY_NAME["clicks"], FIRST, None, ref, (), "fresh", "")])
+    monkeypatch.setattr(nightly, "newest_plan", lambda *_: fresh)
+    deliver(home, CUT[0])
+    (home.root / "landing" / str(CUT[0]) / "behaviors.parquet").write_bytes(b"PAR1")
+    assert len(tick(home).run_requests) == 1
+    home.tools.source.take(SIMULATED, "me")
+    said = tick(home)
+    assert said.run_requests == [] and f"{CUT[0]} is malformed" in said.skip_message
+    deliver(home, CUT[0])
+    assert len(tick(home).run_requests) == 1
+
+
+def test_the_conditions_take_the_plan_that_told_what_is_due(home, monkeypatch):
+    publish_night(home, CUT[0] - timedelta(days=1))
+    ref = Ref("simulated", "clicks", str(FIRST))
+    made = []
+
+    def planned(*_: object) -> Plan:
+        made.append(Plan(SIMULATED, [Node(BY_NAME["clicks"], FIRST, None, ref, (), "fresh", "")]))
+        return made[-1]
+
+    monkeypatch.setattr(nightly, "make_plan", planned)
+    asked = datetime.now(UTC), "simulated", home.toolbox.model_dump_json(), SETTINGS.model_dump_json()
+    assert automation._cached(*asked) is made[0] and len(made) == 1
 
 
 def test_a_night_whose_process_is_gone_does_not_keep_the_next_one_away(home):

@@ -1,6 +1,10 @@
 """What the code location serves, as it is: names of jobs, schedules and sensors; freshness; what a failure tells."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -11,9 +15,11 @@ from assets.stage import Stage, Summary, no_recipe
 from ml.datasets import DATASETS
 from pipeline.alerts import Alerts
 from pipeline.definitions import defs as load
+from pipeline.left_open import close_left_open
 from pipeline.operations import is_watched
 from pipeline.steps import operated
 from pipeline.watch import failure_sensor, freshness_policy, freshness_sensor
+from resources import running
 from resources.bindings import RunSettings, ToolBox
 
 LOGS = ("ebnerd", "globo", "mind", "simulated")
@@ -111,32 +117,41 @@ def one(work):
 ONE = Stage("one", "g", "d", (), ("ml.clock",), no_recipe, one, daily=True)
 
 
-def test_a_launched_step_waits_for_a_planned_run_and_writes_with_the_default_settings_only(tmp_path, monkeypatch):
-    globo = DATASETS["globo"]
-    (tmp_path / "log" / "clicks").mkdir(parents=True)
+def globo_day(folder: Path) -> ToolBox:
+    """The tools of a lake in `folder`, over a log of one click beside it."""
+    (folder / "log" / "clicks").mkdir(parents=True, exist_ok=True)
     header = "user_id,session_id,session_start,session_size,click_article_id,click_timestamp,click_environment,click_deviceGroup,click_os,click_country,click_region,click_referrer_type\n"  # noqa: E501
     row = "1,2,1507200000000,2,3,1507208400000,4,3,20,1,20,2\n"
-    (tmp_path / "log" / "clicks" / "clicks_hour_000.csv").write_text(header + row)
-    toolbox = ToolBox(
-        lake=str(tmp_path / "lake"),
+    (folder / "log" / "clicks" / "clicks_hour_000.csv").write_text(header + row)
+    return ToolBox(
+        lake=str(folder / "lake"),
         dataset="globo",
-        data_root=str(tmp_path / "log"),
-        tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
+        data_root=str(folder / "log"),
+        tracking_uri=f"sqlite:///{folder / 'mlflow.db'}",
         device="cpu",
     )
+
+
+def run_one(toolbox: ToolBox, instance: dg.DagsterInstance, pool: str | None = None, **settings: object):
+    """One step over that log."""
+    return dg.materialize(
+        [build_asset(replace(ONE, pool=pool), DATASETS["globo"], None, {"one": ONE}, [])],
+        partition_key="2017-10-05",
+        resources={"settings": RunSettings(**settings), "toolbox": toolbox},
+        instance=instance,
+        raise_on_error=False,
+    )
+
+
+def test_a_launched_step_waits_for_a_planned_run_and_writes_with_the_default_settings_only(tmp_path, monkeypatch):
+    toolbox = globo_day(tmp_path)
     lake = toolbox.tools().lake
-    monkeypatch.setattr(build, "_launched", lambda _: True)
+    monkeypatch.setattr(running, "is_launched", lambda _: True)
     monkeypatch.setattr(build, "BUSY_SECONDS", 0)
     monkeypatch.setattr(build, "BUSY_TRIES", 2)
 
     def launched(**settings: object) -> dg.ExecuteInProcessResult:
-        return dg.materialize(
-            [build_asset(ONE, globo, None, {"one": ONE}, [])],
-            partition_key="2017-10-05",
-            resources={"settings": RunSettings(**settings), "toolbox": toolbox},
-            instance=dg.DagsterInstance.ephemeral(),
-            raise_on_error=False,
-        )
+        return run_one(toolbox, dg.DagsterInstance.ephemeral(), **settings)
 
     with lake.alone("globo", lambda: None):
         kept_out = launched()
@@ -147,3 +162,35 @@ def test_a_launched_step_waits_for_a_planned_run_and_writes_with_the_default_set
     assert launched().success
     with lake.beside("globo", lambda: pytest.fail("steps stand beside each other")), lake.beside("globo", lambda: None):
         assert launched().success
+
+
+LAUNCHED = """
+import sys
+from pathlib import Path
+import dagster as dg
+from resources import running
+from tests.pipeline.test_operations import globo_day, run_one
+running.is_launched = lambda _: True
+with dg.DagsterInstance.local_temp(sys.argv[1] + "/dagster") as instance:
+    run_one(globo_day(Path(sys.argv[1])), instance, sys.argv[2] or None)
+"""
+
+
+@pytest.mark.parametrize(("pool", "said"), [("", "a planned run of globo is at work"), ("gpu", "blocked by")])
+def test_a_launched_run_that_is_killed_while_it_waits_is_ended(tmp_path, pool, said):
+    """For a planned run, and for its pool before its first step."""
+    (tmp_path / "dagster").mkdir()
+    lake = globo_day(tmp_path).tools().lake
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+        instance.event_log_storage.set_concurrency_slots("gpu", 0)
+        with lake.alone("globo", lambda: None):
+            command = [sys.executable, "-c", LAUNCHED, str(tmp_path), pool]
+            waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            heard = next((line for line in waiting.stderr if said in line), "")
+            waiting.kill()
+            waiting.communicate()
+        assert heard, "it ended without waiting"
+        (run,) = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.STARTED
+        assert close_left_open(instance, lake.root) == [run.run_id]
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE

@@ -143,7 +143,7 @@ def test_decay_shows_the_old_checkpoint_beside_the_retrained_one(duels):
         stored = json.loads(metrics.read_text())["protocols"]["thesis"]["recall@20"]
         assert entry["value"] == stored["value"]
     assert row["difference"]["difference"] == pytest.approx(row["retrained"]["value"] - row["value"], abs=1e-9)
-    assert found["missing"] == [str(date.fromisoformat(new) + timedelta(days=1))]
+    assert found["missing"] == [[str(date.fromisoformat(new) + timedelta(days=1)), "not evaluated yet"]]
     checkpoints = read_partition(folder / "lake", Ref("simulated", "checkpoint", f"{old}.rolling", "snert"))
     assert len(checkpoints.versions) == 1, "nothing was trained again"
     duel = duels[2][1]["figures"]["rq1"]["champion"]["thesis"]["recall@20"]

@@ -1,5 +1,8 @@
 """The launchpad: a recipe changed for one run is a model of its own, or refused in one line."""
 
+import os
+import shutil
+
 import dagster as dg
 import pytest
 
@@ -9,8 +12,11 @@ from ml.datasets import DATASETS
 from ml.errors import UsageError
 from ml.models import MODELS
 from ml.recipes import RECIPES, recipe
-from pipeline.variants import VariantConfig, register, variant_job
-from resources.bindings import RunSettings, ToolBox
+from pipeline.variants import VariantConfig, register, settings_of, variant_job
+from resources.bindings import RunSettings, ToolBox, default_settings
+from resources.lake import POINTER
+from tests.pipeline.conftest import dagster_home
+from tests.pipeline.seal import environment
 
 SIMULATED = DATASETS["simulated"]
 
@@ -79,3 +85,49 @@ def test_no_setting_of_a_single_step_replaces_the_default(field):
     with pytest.raises(UsageError, match=f"{field}="):
         refuse_other_settings(RunSettings(**{field: 9 if field == "seed" else 1}), SIMULATED)
     refuse_other_settings(RunSettings(split="thesis"), SIMULATED)
+
+
+@pytest.mark.parametrize("field", ["seed", "profile"])
+def test_a_variant_cannot_move_what_the_baseline_is_named_without(field):
+    usual = getattr(default_settings(), field)
+    assert getattr(settings_of(VariantConfig(name="v", **{field: usual})), field) == usual
+    with pytest.raises(UsageError, match=f"{field}=.*would replace the predictions of popular_15") as refused:
+        settings_of(VariantConfig(name="v", **{field: 7 if field == "seed" else "full"}))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_settings_of_a_variant_are_the_deployments(monkeypatch):
+    monkeypatch.setenv("NEWSREC_PROFILE", "smoke")
+    made = settings_of(VariantConfig(name="v", split="lag_2"))
+    assert (made.profile, made.split, made.models) == ("smoke", "lag_2", ["v", "popular_15"])
+
+
+def test_a_variant_leaves_every_partition_of_the_default_as_it_is(home, tmp_path, monkeypatch):
+    shutil.copytree(home / "lake", tmp_path / "lake")
+    shutil.copy(home / "mlflow.db", tmp_path)
+    moved = {**environment(home), "NEWSREC_LAKE": str(tmp_path / "lake")}
+    moved["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for name in moved.keys() - os.environ.keys() | {n for n, v in moved.items() if os.environ.get(n) != v}:
+        monkeypatch.setenv(name, moved[name])
+    monkeypatch.setattr("pipeline.variants.RECIPES", RECIPES)
+    monkeypatch.setattr("pipeline.variants.MODELS", MODELS)
+
+    def pointers() -> dict[str, bytes]:
+        return {str(p.relative_to(tmp_path)): p.read_bytes() for p in (tmp_path / "lake").rglob(POINTER)}
+
+    before = pointers()
+    config = {"name": "narrow", "recipe": "snert_smoke", "overrides": {"dim": 32}}
+    try:
+        with dagster_home(tmp_path):
+            done = variant_job("simulated").execute_in_process(
+                run_config={"ops": {"simulated_train_variant": {"config": config}}}, resources={"toolbox": ToolBox()}
+            )
+        assert done.success
+        after = pointers()
+        assert {name: after[name] for name in before} == before
+        made = {name.split("/")[2] for name in after.keys() - before.keys() if "/narrow/" in name}
+        assert made >= {"checkpoint", "faiss_index", "predictions", "evaluation_rq1"}
+        assert all("/narrow/" in name for name in after.keys() - before.keys())
+        assert any("/predictions/popular_15/" in name for name in before)
+    finally:
+        MODELS.pop("narrow", None), RECIPES.pop("narrow", None)

@@ -221,6 +221,16 @@ def test_the_same_reader_again_is_the_same_request_and_changes_no_version(tmp_pa
     assert again["request"] == "R-17" and again["rows"] == {} and set(walk_all(tmp_path).nodes) == before
 
 
+def test_what_a_killed_training_learnt_from_the_reader_goes(tmp_path: Path) -> None:
+    lake = world(tmp_path)
+    with pytest.raises(ZeroDivisionError), lake.unfinished("key") as state:
+        state.mkdir(parents=True)
+        (state / "state.pt").write_text("weights")
+        _ = 1 / 0
+    do(lake)
+    assert not state.exists()
+
+
 def test_the_list_holds_no_id_and_refuses_one_in_the_reason(tmp_path: Path) -> None:
     lake = world(tmp_path)
     with pytest.raises(UsageError, match="must not be kept"):

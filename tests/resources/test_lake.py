@@ -329,6 +329,58 @@ def test_a_second_run_over_a_dataset_waits_for_the_first(tmp_path):
     assert order == ["second waits", "first ends", "second runs"]
 
 
+def test_no_step_begins_before_a_planned_run_that_waits(tmp_path):
+    """Steps that overlap would never leave it a moment."""
+
+    class Busy(Exception):
+        """The step was kept out."""
+
+    def busy() -> None:
+        raise Busy
+
+    lake, waits, runs = Lake(tmp_path), threading.Event(), threading.Event()
+
+    def planned() -> None:
+        with lake.alone("globo", waits.set):
+            runs.set()
+
+    thread = threading.Thread(target=planned)
+    with lake.beside("globo", busy):
+        with lake.beside("globo", busy):
+            thread.start()
+            waits.wait(60)
+        with pytest.raises(Busy), lake.beside("globo", busy):
+            pass
+        with lake.beside("mind", busy):
+            assert not runs.is_set()
+    thread.join(60)
+    assert runs.is_set()
+    with lake.beside("globo", busy):
+        pass
+
+
+def test_a_planned_run_keeps_others_waiting_and_tells_each_once(tmp_path):
+    lake, waits, told, ran, threads = Lake(tmp_path), threading.Semaphore(0), [], [], []
+
+    def planned(name: str) -> None:
+        def waiting() -> None:
+            told.append(name)
+            waits.release()
+
+        with Lake(tmp_path).alone("globo", waiting):
+            ran.append(name)
+
+    with lake.alone("globo", lambda: pytest.fail("nobody is there yet")):
+        for name in ("a", "b"):
+            threads.append(threading.Thread(target=planned, args=(name,)))
+            threads[-1].start()
+        assert waits.acquire(timeout=60) and waits.acquire(timeout=60)
+        assert ran == []
+    for thread in threads:
+        thread.join(60)
+    assert sorted(told) == sorted(ran) == ["a", "b"]
+
+
 def test_what_is_unfinished_stays_until_it_is_published(tmp_path):
     lake = Lake(tmp_path)
     with pytest.raises(ZeroDivisionError), lake.unfinished("k1") as folder:

@@ -20,8 +20,9 @@ from ml.datasets import dataset
 from ml.errors import DataError, LakeError, UsageError
 from ml.readers import reader
 from resources import landing as module
+from resources import refusals
 from resources.drops import LANDING, MARKER, land
-from resources.landing import now_ms
+from resources.landing import Landing, now_ms
 from resources.source import DatasetSource
 from tests.ml.bundles import article, globo_click, write_hour
 from tests.resources.deliveries import (
@@ -232,6 +233,40 @@ def test_a_malformed_drop_is_refused_and_left_while_the_rest_goes_on(tmp_path, s
     assert "\n" not in refused.line and str(tmp_path / "lake") not in refused.why
     assert sorted(p.name for p in folder.iterdir()) == there
     assert source.days(EBNERD)[-1] == date(2023, 5, 22)
+
+
+def test_a_drop_that_was_read_and_refused_does_not_wait_any_more(tmp_path, monkeypatch):
+    source = log(tmp_path)
+    folder = drop(tmp_path, "2023-05-21", rows((11, "2023-05-21 08:00")))
+    (folder / "behaviors.parquet").write_bytes(b"PAR1")
+    mark(folder)
+    assert states(source.landing(EBNERD).drops()) == {"2023-05-21": "complete"}
+    (refused,) = source.take(EBNERD, "me")
+    for found in (source.landing(EBNERD).drops(), source.landing(EBNERD).judged()):
+        assert [(d.state, d.why) for d in found] == [("malformed", refused.why)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Landing, "_take", lambda *_: pytest.fail("it is not read again"))
+        assert states(source.take(EBNERD, "me")) == {"2023-05-21": "malformed"}
+    with monkeypatch.context() as patch:
+        patch.setattr(refusals, "_code", lambda: "other readers")
+        assert states(source.landing(EBNERD).drops()) == {"2023-05-21": "complete"}
+    mark(drop(tmp_path, "2023-05-21", rows((11, "2023-05-21 08:00"))))
+    assert states(source.landing(EBNERD).drops()) == {"2023-05-21": "complete"}
+    assert states(source.take(EBNERD, "me")) == {"2023-05-21": "taken"}
+    (book,) = (tmp_path / "lake" / ".landing" / "ebnerd").glob("*.refused.json")
+    assert book.read_text() == "{}", "what is no longer there is forgotten"
+
+
+@pytest.mark.parametrize("said", ["[", '{"a": 1}'])
+def test_a_damaged_list_of_refusals_is_named(tmp_path, said):
+    source = log(tmp_path)
+    folder = drop(tmp_path, "2023-05-21", [])
+    mark(folder)
+    source.take(EBNERD, "me")
+    (book,) = (tmp_path / "lake" / ".landing" / "ebnerd").glob("*.refused.json")
+    book.write_text(said)
+    with pytest.raises(LakeError, match=r"refused\.json.*remove it"):
+        source.landing(EBNERD).drops()
 
 
 def test_a_drop_without_a_row_of_its_day_is_refused(tmp_path):
@@ -516,6 +551,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "copy_file", lambda *_: "0" * 64)
     (found,) = source.take(EBNERD, "me")
     assert found.state == "malformed" and "changed while it was read" in found.why
+    monkeypatch.undo()
+    assert states(source.take(EBNERD, "me")) == {"2023-05-21": "taken"}, "the next look finds it still"
 
 
 def test_an_hour_file_of_globo_is_a_drop(tmp_path):

@@ -1,11 +1,13 @@
 """The lake knows which runs a living process works on."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from resources import running
 from resources.running import at_work, forget, left
 
 HOLD = "import sys; from pathlib import Path; from resources.running import at_work\nwith at_work(Path(sys.argv[1]), sys.argv[2]): print('!', flush=True); sys.stdin.read()"  # noqa: E501
@@ -53,3 +55,28 @@ def test_a_run_that_is_taken_up_again_is_at_work_again(tmp_path):
     with at_work(tmp_path, "a"):
         assert left(tmp_path) == []
     assert left(tmp_path) == []
+
+
+def test_a_run_that_is_worked_on_anyway_may_say_so_again(tmp_path):
+    with at_work(tmp_path, "a"):
+        with at_work(tmp_path, "a"):
+            pass
+        assert [p.name for p in (tmp_path / ".locks" / "runs").iterdir()] == ["a"] and left(tmp_path) == []
+    assert not list((tmp_path / ".locks" / "runs").iterdir())
+
+
+def test_a_run_that_is_taken_up_again_while_one_looks_is_not_left(tmp_path, monkeypatch):
+    """The file that was looked at is free, but has lost its name to that of a living process."""
+    gone = holder(tmp_path, "a")
+    gone.kill()
+    gone.wait()
+    lock, again = fcntl.flock, []
+
+    def late(handle, how):
+        if how & fcntl.LOCK_NB and not again:
+            again.append(holder(tmp_path, "a"))
+        lock(handle, how)
+
+    monkeypatch.setattr(running.fcntl, "flock", late)
+    assert left(tmp_path) == [] and again
+    again[0].communicate(b"")
