@@ -43,8 +43,8 @@ class Piece:
 
 def pieces(path: Path, columns: Sequence[str], separator: str = ",") -> Iterator[Piece]:
     """`columns` of a text file, plain or gzipped (by its name's ending), whose first line names its columns; a line is
-    a row. Raises DataError when the file is damaged, lacks a column, or has one twice, or expands to more than a
-    hundred times its size."""
+    a row, a blank one (nothing before its line break) none. Raises DataError when the file is damaged, lacks a column,
+    or has one twice, or expands to more than a hundred times its size."""
     try:
         source = _lines(path)
         names = _header(next(source, b""), path, columns, separator)
@@ -62,6 +62,11 @@ def column_names(path: Path, separator: str = ",") -> list[str]:
         return _names(next(_lines(path), b""), path, separator)
     except DAMAGE as error:
         raise unreadable(path, error) from error
+
+
+def most_decoded(path: Path) -> int:
+    """Bytes to which a file may expand: a hundred times its size, small ones somewhat more."""
+    return _DECODED_FLOOR + _DECODED * path.stat().st_size
 
 
 def _names(line: bytes, path: Path, separator: str) -> list[str]:
@@ -90,7 +95,7 @@ def _header(line: bytes, path: Path, columns: Sequence[str], separator: str) -> 
 def _lines(path: Path) -> Iterator[bytes]:
     """The first line, then blocks of whole lines. A longer line than `LINE_BYTES` is a block by itself, cut: its length
     stands at the end."""
-    most = _DECODED_FLOOR + _DECODED * path.stat().st_size
+    most = most_decoded(path)
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         head = stream.readline(LINE_BYTES)
         if len(head) == LINE_BYTES:
@@ -172,6 +177,8 @@ def _line_by_line(block: bytes, first: int, names: list[str], columns: Sequence[
     rows: list[list[str | int | None]] = []
     bad: list[tuple[str, str, int]] = []
     for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start=first):
+        if not line.strip(b"\r"):
+            continue
         reason, fields = _cut(line.removesuffix(b"\r"), len(names), separator)
         if fields is None:
             text = line if len(line) <= LINE_BYTES else line[:_SAMPLE] + b"... [cut]"
