@@ -22,7 +22,7 @@ from typing import Literal
 
 from ml.clock import MS_PER_HOUR, DayClock
 from ml.readers.base import Reader
-from ml.readers.merge import QUARANTINE, Piece, count_rows
+from ml.readers.merge import QUARANTINE, Listing, Piece, count_rows
 
 BUNDLE = "bundle"
 Verdict = Literal["kept", "late", "outside"]
@@ -139,13 +139,18 @@ class Log:
             found.append(delivery.piece(delivery.split, "quarantine", None))
         return found
 
-    def listed_in(self, day: date) -> list[Path]:
-        """Raw day folders whose article files are known by `day`: all of the bundle, and deliveries up to the day."""
-        found = [self.bundle / str(d) for d in days_in(self.bundle)]
-        for delivery in self.deliveries:
-            if delivery.day <= day:
-                found += [delivery.split / str(d) for d in delivery.days if d <= delivery.day]
-        return found
+    def listed_in(self, day: date) -> list[Listing]:
+        """The article rows that stand in raw days up to `day`. A row that lies in a day only because its article
+        appears there stands as long as the day's events do."""
+        listed = [(self.bundle / str(d), d, d not in self.corrections) for d in days_in(self.bundle) if d <= day]
+        for drop in (d for d in self.drops if d.day <= day):
+            for d in (d for d in drop.days if d <= drop.day):
+                kept = self.verdict(drop, d) == "kept"
+                listed.append((drop.split / str(d), d if kept else drop.day, kept and d not in self.corrections))
+        for correction in (c for c in self.corrections.values() if c.day <= day):
+            own = [d for d in correction.days if d <= correction.day]
+            listed += [(correction.split / str(d), correction.day, d == correction.day) for d in own]
+        return [Listing(folder, None if stand else self.clock.end(where)) for folder, where, stand in listed]
 
 
 def days_in(split: Path) -> list[date]:

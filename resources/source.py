@@ -176,6 +176,6 @@ class DatasetSource:
             return log.bundle / str(day)
         said = [[p.folder.parent.name, p.folder.name, p.delivery, p.files, p.reason, dict(p.names)] for p in pieces]
         listed = log.listed_in(day)
-        what = {"pieces": said, "listed": [[p.parent.name, p.name] for p in listed]}
+        what = {"pieces": said, "listed": [[x.folder.parent.name, x.folder.name, x.before] for x in listed]}
         layout = reader(dataset.reader)
         return self._splits.made(dataset, what, lambda out: merge_day(pieces, layout, listed_articles(listed), out))

@@ -22,7 +22,7 @@ from ml import schema
 from ml.errors import DataError
 from ml.readers.base import Reader
 from ml.readers.files import as_frame, frame, parquet_batches
-from ml.readers.rules import SOURCE, quarantine
+from ml.readers.rules import SOURCE, milliseconds, quarantine
 from ml.readers.spill import Spill
 
 ARTICLES = "articles.parquet"
@@ -30,6 +30,8 @@ QUARANTINE = "quarantine.parquet"
 RAW_TABLES = {"behaviors": "impressions", "history": "clicks"}
 """Canonical table of raw files that are not named after theirs."""
 _ROWS = 65_536
+_PUBLISHED = "published_time"
+"""Publication in the raw days of the readers that know of one."""
 _REPEATED = pl.col(schema.ARTICLE_ID).is_duplicated()
 
 
@@ -64,11 +66,29 @@ class Piece:
         return rows.with_columns((source.str.replace(r":[0-9]+$", "").replace(dict(self.names)) + row).alias(SOURCE))
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Article rows in a raw day's `folder`: all of them, or those published before `before` (ms)."""
+
+    folder: Path
+    before: int | None = None
+
+    def ids(self) -> pl.Series:
+        """Ids (int64, any order) of the articles."""
+        path = self.folder / ARTICLES
+        if self.before is None:
+            return frame(path, [schema.ARTICLE_ID])[schema.ARTICLE_ID].cast(pl.Int64)
+        if _PUBLISHED not in pq.read_schema(path).names:
+            return pl.Series(schema.ARTICLE_ID, [], dtype=pl.Int64)
+        rows = frame(path, [schema.ARTICLE_ID, _PUBLISHED])
+        return rows.filter(milliseconds(_PUBLISHED) < self.before)[schema.ARTICLE_ID].cast(pl.Int64)
+
+
 def merge_day(pieces: Sequence[Piece], reader: Reader, listed: np.ndarray | None, out: Path) -> None:
     """Writes the raw day that `pieces` make to the folder `out`: equal pieces give equal bytes.
 
-    `listed`: ids (int64, any order) of all articles that some article file up to this day has; None where there is no
-    such file. Bounded memory, but for the day's articles. Raises DataError for damaged files and for a column whose
+    `listed`: ids (int64, any order) of all articles whose rows stand in raw days up to this one; None where there is no
+    article file. Bounded memory, but for the day's articles. Raises DataError for damaged files and for a column whose
     types do not go together.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -94,13 +114,12 @@ def merge_day(pieces: Sequence[Piece], reader: Reader, listed: np.ndarray | None
         pq.write_table(table, out / name, compression="zstd", compression_level=1)
 
 
-def listed_articles(folders: Sequence[Path]) -> np.ndarray | None:
-    """Ids of the articles that the article files in raw day `folders` have, int64, sorted; None without such files."""
-    files = [f / ARTICLES for f in folders if (f / ARTICLES).is_file()]
-    if not files:
+def listed_articles(listings: Sequence[Listing]) -> np.ndarray | None:
+    """Ids of the articles in `listings`, int64, sorted; None where none of their folders has an article file."""
+    found = [listing for listing in listings if (listing.folder / ARTICLES).is_file()]
+    if not found:
         return None
-    ids = pl.concat([frame(f, [schema.ARTICLE_ID])[schema.ARTICLE_ID].cast(pl.Int64) for f in files])
-    return ids.drop_nulls().unique().sort().to_numpy()
+    return pl.concat([listing.ids() for listing in found]).drop_nulls().unique().sort().to_numpy()
 
 
 def count_rows(folder: Path, derived: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from ml.errors import DataError
 from ml.readers import reader
-from ml.readers.merge import Piece, count_rows, listed_articles, merge_day
+from ml.readers.merge import Listing, Piece, count_rows, listed_articles, merge_day
 
 EBNERD, GLOBO = reader("ebnerd"), reader("globo")
 
@@ -87,13 +87,13 @@ def test_globo_has_one_category_row_an_article(tmp_path):
 
 def test_articles_that_no_file_lists_are_named(tmp_path):
     a = day(tmp_path / "a", behaviors=behaviors(1), articles=articles((7, "x")))
-    listed = listed_articles([a, tmp_path / "none"])
+    listed = listed_articles([Listing(a), Listing(tmp_path / "none")])
     assert listed is not None and listed.tolist() == [7]
     merge_day([Piece(a, "drop", "all")], EBNERD, listed, tmp_path / "out")
     assert read(tmp_path / "out" / "unlisted.parquet") == [{"article_id": 8}]
     merge_day([Piece(a, "drop", "all")], EBNERD, np.array([8, 7]), tmp_path / "known")
     assert read(tmp_path / "known" / "unlisted.parquet") == []
-    assert listed_articles([tmp_path]) is None
+    assert listed_articles([Listing(tmp_path)]) is None
 
 
 def test_types_that_widen_are_widened_and_others_refused(tmp_path):

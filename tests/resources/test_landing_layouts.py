@@ -3,20 +3,25 @@
 from datetime import date
 from pathlib import Path
 
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 
+from ml.articles import build_article_features
 from ml.datasets import Dataset, dataset
 from ml.errors import DataError
+from ml.log import Catalogue, Clicks
 from ml.own_log import declared_dataset
 from ml.readers import DayTables, reader
 from ml.readers.codes import category_code
+from ml.sessions import build_interactions
 from resources.drops import LANDING
 from resources.source import DatasetSource
 from tests.ml.bundles import article, at, impression
 from tests.ml.test_readers_ebnerd import assert_conserved, columns, told
 from tests.ml.test_readers_mind import news, write_mind
 from tests.ml.test_readers_own_log import UTC_TIMES, click, write_log
-from tests.resources.deliveries import EBNERD, log, mark, rows
+from tests.resources.deliveries import EBNERD, files, log, mark, rows
 from tests.resources.deliveries import drop as ebnerd_drop
 
 D1, D2, D3 = (date(2023, 5, d) for d in (1, 2, 3))
@@ -171,3 +176,62 @@ def test_an_article_that_a_later_drop_lists_stands_once_in_the_day_that_shows_it
     found = tables(source, EBNERD, date(2023, 5, 20))
     assert [i for i in found.articles["article_id"].to_pylist() if i == 900] == [900]
     assert found.articles["title"].to_pylist()[-1] == "Title 900"
+
+
+def clicks_by_day(source: DatasetSource, known: Dataset, out: Path) -> list[int]:
+    """How many clicks a model as of the end of each day loads: what `article_features` and `interactions` are made
+    of."""
+    found = []
+    for number, day in enumerate(source.days(known)):
+        rows = tables(source, known, day)
+        for name in ("articles", "clicks"):
+            folder = out / name / f"{number}"
+            folder.mkdir(parents=True)
+            pq.write_table(getattr(rows, name), folder / "rows.parquet")
+        articles, clicks = (
+            [out / name / f"{n}" / "rows.parquet" for n in range(number + 1)] for name in ("articles", "clicks")
+        )
+        build_article_features(articles, out / "features.parquet")
+        with duckdb.connect() as con:
+            build_interactions(con, clicks, out / "interactions.parquet", 0, known.clock.end(day))
+        found.append(len(Clicks.load(out / "interactions.parquet", Catalogue.load(out / "features.parquet"))))
+    return found
+
+
+def test_a_correction_with_a_click_on_an_article_of_a_later_day(tmp_path):
+    source = log(tmp_path)
+    before = clicks_by_day(source, EBNERD, tmp_path / "before")
+    files(tmp_path / "right", rows((21, "2023-05-17 10:00")))  # 106 is published on the log's 18 May
+    source.correct(EBNERD, date(2023, 5, 17), tmp_path / "right", "why", "me")
+    assert clicks_by_day(source, EBNERD, tmp_path / "after")[0] == 1 < before[0]
+
+
+def test_late_rows_with_a_click_on_an_article_of_a_later_day(tmp_path):
+    source = log(tmp_path, 1_000_000)
+    mark(ebnerd_drop(tmp_path, "2023-05-21", rows((11, "2023-05-21 08:00"), (12, "2023-05-17 10:00"))))
+    source.take(EBNERD, "me")
+    assert clicks_by_day(source, EBNERD, tmp_path / "after")[0] == 4
+
+
+def test_what_a_replaced_correction_listed_is_not_listed(tmp_path):
+    source = log(tmp_path)
+    click = impression(21, 1, "2023-05-19 10:00", [900], [900])
+    for name, listed in (("first", [article(900, "2023-05-19 09:00")]), ("second", None)):
+        files(tmp_path / name, [click], listed)
+        source.correct(EBNERD, date(2023, 5, 19), tmp_path / name, "why", "me")
+    assert clicks_by_day(source, EBNERD, tmp_path / "after")[-1] > 0
+    found = tables(source, EBNERD, date(2023, 5, 19))
+    assert [r["title"] for r in found.articles.to_pylist() if r["article_id"] == 900] == [None]
+
+
+def test_an_article_without_publication_whose_only_appearance_was_corrected_away(tmp_path):
+    """Its row lies in the corrected day, but does not stand there."""
+    root = own(tmp_path)
+    known = declared_dataset(root)
+    source = DatasetSource(tmp_path / "lake", {"paper": root})
+    right = write_log(tmp_path / "right", "", clicks=[click(1, 6, "2023-05-01 08:00")])
+    (right / "log.toml").unlink()
+    source.correct(known, D1, right, "why", "me")
+    drop(root, "2023-05-02", clicks=[click(1, 5, "2023-05-02 08:00")])
+    source.take(known, "me")
+    assert clicks_by_day(source, known, tmp_path / "after") == [1, 2]
