@@ -14,7 +14,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml.datasets import Dataset
@@ -26,6 +25,10 @@ from resources.staging import temporary_folder
 LANDING = "landing"
 MARKER = "_COMPLETE"
 MARKER_BYTES = 1 << 20
+FIRST_YEAR, LAST_YEAR = 1900, 2099
+"""Arrivals that a marker can tell of; also where the file's own time stands in."""
+
+_BLOCK = 1 << 20
 State = Literal["incomplete", "malformed", "complete", "changed", "taken"]
 Hashes = Callable[[Path, list[Path]], dict[str, str]]
 
@@ -89,6 +92,11 @@ def _judge(drop: Drop, dataset: Dataset, hashes: Hashes, now_ms: int) -> Drop:
         return _read(drop, marker, [p for p in files if p != marker], hashes, now_ms)
     except DataError as error:
         return drop.refused(str(error).replace(f"{drop.path}/", ""))
+    except OSError as error:
+        where = shown(str(error.filename or drop.path)).replace(f"{drop.path}/", "")
+        return drop.refused(
+            f"{where} cannot be read ({error.strerror or error}): make it readable, or deliver it again"
+        )
 
 
 def _read(drop: Drop, marker: Path, files: list[Path], hashes: Hashes, now_ms: int) -> Drop:
@@ -98,10 +106,22 @@ def _read(drop: Drop, marker: Path, files: list[Path], hashes: Hashes, now_ms: i
     found = hashes(drop.path, files)
     if said.files is not None:
         _compare(drop.path, said.files, found)
-    arrived = said.arrived if said.arrived is not None else marker.stat().st_mtime_ns // 1_000_000
+    arrived = said.arrived if said.arrived is not None else _modified(marker)
     if arrived > now_ms:
         raise DataError(f"{MARKER} says that it arrived at {iso(arrived)}, which is yet to come: set the clock right")
     return replace(drop, files=found, arrived=arrived)
+
+
+def _modified(marker: Path) -> int:
+    """When the marker was written, in ms. Raises DataError for a year that `iso` cannot say."""
+    seconds = marker.stat().st_mtime_ns // 1_000_000_000
+    try:
+        year = datetime.fromtimestamp(seconds, UTC).year
+    except (ValueError, OverflowError, OSError):
+        year = 0
+    if not FIRST_YEAR <= year <= LAST_YEAR:
+        raise DataError(f"{MARKER} was not written in the years {FIRST_YEAR} to {LAST_YEAR}: write it anew")
+    return marker.stat().st_mtime_ns // 1_000_000
 
 
 def _compare(folder: Path, said: Mapping[str, Mapping[str, Any]], found: Mapping[str, str]) -> None:
@@ -153,6 +173,8 @@ def _instant(text: object) -> int:
     time = datetime.fromisoformat(str(text))
     if time.tzinfo is None:
         raise ValueError(f"arrived {text!r} has no time zone")
+    if not FIRST_YEAR <= time.year <= LAST_YEAR:
+        raise ValueError(f"arrived {text!r} is not in the years {FIRST_YEAR} to {LAST_YEAR}")
     return int(time.timestamp() * 1000)
 
 
@@ -177,17 +199,35 @@ def walk_files(folder: Path) -> Iterator[Path]:
 
 
 def rows_of(path: Path) -> int:
-    """Rows of a parquet file, lines after the header of a CSV file, lines of any other."""
-    from ml.readers.files import unreadable
+    """Rows of a parquet file, lines after the header of a CSV file, lines of any other; blank lines are none. Raises
+    DataError when the file is damaged or expands to more than a hundred times its size."""
+    from ml.readers.files import DAMAGE, unreadable
 
     try:
         if path.suffix == ".parquet":
             return int(pq.read_metadata(path).num_rows)
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            lines = sum(1 for line in stream if line.strip())
+        lines = _lines_of(path)
         return lines - 1 if ".csv" in path.suffixes and lines else lines
-    except (OSError, EOFError, pa.ArrowInvalid) as error:
+    except DAMAGE as error:
         raise unreadable(path, error) from error
+
+
+def _lines_of(path: Path) -> int:
+    """Lines with anything but white space, read a block at a time, however long they are."""
+    from ml.readers.text import most_decoded
+
+    most, decoded, lines, within = most_decoded(path), 0, 0, False
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            decoded += len(block)
+            if decoded > most:
+                raise ValueError(f"it expands to more than {most >> 20} MiB")
+            first, *others = block.split(b"\n")
+            within = within or bool(first.strip())
+            for line in others:
+                lines += within
+                within = bool(line.strip())
+    return lines + within
 
 
 def copy_file(source: Path, target: Path) -> str:

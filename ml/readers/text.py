@@ -64,6 +64,11 @@ def column_names(path: Path, separator: str = ",") -> list[str]:
         raise unreadable(path, error) from error
 
 
+def most_decoded(path: Path) -> int:
+    """Bytes to which a file may expand: a hundred times its size, small ones somewhat more."""
+    return _DECODED_FLOOR + _DECODED * path.stat().st_size
+
+
 def _names(line: bytes, path: Path, separator: str) -> list[str]:
     """The names in a first line, whose byte order mark does not count. Raises ValueError for an empty file."""
     if not line and path.stat().st_size == 0:
@@ -90,7 +95,7 @@ def _header(line: bytes, path: Path, columns: Sequence[str], separator: str) -> 
 def _lines(path: Path) -> Iterator[bytes]:
     """The first line, then blocks of whole lines. A longer line than `LINE_BYTES` is a block by itself, cut: its length
     stands at the end."""
-    most = _DECODED_FLOOR + _DECODED * path.stat().st_size
+    most = most_decoded(path)
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         head = stream.readline(LINE_BYTES)
         if len(head) == LINE_BYTES:

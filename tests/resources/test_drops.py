@@ -89,6 +89,8 @@ def test_a_link_is_not_copied(delivery, tmp_path):
         ("a.csv", b"", 0),
         ("a.csv.gz", gzip.compress(b"x\n1\n", mtime=0), 1),
         ("a.tsv", b"1\n2\n", 2),
+        ("a.tsv", b"\n1\n \r\n\n2", 2),
+        ("a.tsv", b"1" * (3 << 20) + b"\n" + b" " * (2 << 20) + b"2\n" + b" " * (2 << 20), 2),
     ],
 )
 def test_rows_of_text(tmp_path, name, data, rows):
@@ -96,7 +98,16 @@ def test_rows_of_text(tmp_path, name, data, rows):
     assert rows_of(tmp_path / name) == rows
 
 
-@pytest.mark.parametrize(("name", "data"), [("a.parquet", b"PAR1"), ("a.csv.gz", b"no gzip")])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.parquet", b"PAR1"),
+        ("a.csv.gz", b"no gzip"),
+        ("a.csv.gz", gzip.compress(b"x\n1\n" * 999, mtime=0)[:14] + b"\xff" * 30),
+        ("a.csv.gz", gzip.compress(b"1" * (512 << 20), 9, mtime=0)),
+    ],
+    ids=["no parquet", "no gzip", "broken within", "expands"],
+)
 def test_a_damaged_file_is_named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=name):

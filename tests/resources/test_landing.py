@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -194,7 +195,9 @@ REFUSED: list[tuple[str, Callable[[Path], Any], str]] = [
     ("a list", lambda f: (f / MARKER).write_text("[]"), "cannot be understood"),
     ("an escape", lambda f: mark(f, said={"files": {"../x": {"sha256": ""}}}), "cannot be understood"),
     ("no zone", lambda f: mark(f, said={"arrived": "2023-05-21T08:00:00"}), "no time zone"),
-    ("the future", lambda f: mark(f, "2999-01-01"), "yet to come"),
+    ("the future", lambda f: mark(f, "2099-01-01"), "yet to come"),
+    ("a time past the calendar", lambda f: mark(f, said={"arrived": "9999-12-31T23:59:59-01:00"}), "1900 to 2099"),
+    ("a time before it", lambda f: mark(f, said={"arrived": "0001-01-01T00:00:00+01:00"}), "1900 to 2099"),
     ("a large marker", lambda f: (f / MARKER).write_text(" " * (1 << 21)), "larger"),
     ("a damaged file", lambda f: ((f / "behaviors.parquet").write_bytes(b"PAR1"), mark(f)), "behaviors.parquet"),
     ("a foreign file", lambda f: ((f / "notes.txt").write_text("x"), mark(f)), "notes.txt"),
@@ -232,6 +235,42 @@ def test_a_malformed_drop_is_refused_and_left_while_the_rest_goes_on(tmp_path, s
     assert "\n" not in refused.line and str(tmp_path / "lake") not in refused.why
     assert sorted(p.name for p in folder.iterdir()) == there
     assert source.days(EBNERD)[-1] == date(2023, 5, 22)
+
+
+@pytest.mark.parametrize("name", ["", MARKER, "behaviors.parquet"])
+def test_a_drop_that_cannot_be_read_is_refused_while_the_rest_goes_on(tmp_path, monkeypatch, name):
+    source = log(tmp_path)
+    mark(drop(tmp_path, "2023-05-21", rows((11, "2023-05-21 08:00"))))
+    mark(drop(tmp_path, "2023-05-22", rows((12, "2023-05-22 08:00"))))
+    forbidden = tmp_path / "log" / LANDING / "2023-05-21" / name
+
+    def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
+        def opened(path: Path, *args: Any, **more: Any) -> Any:
+            if path == forbidden:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *args, **more)
+
+        return opened
+
+    for method in ("open", "iterdir", "read_bytes"):
+        monkeypatch.setattr(Path, method, guarded(getattr(Path, method)))
+    refused, taken = source.take(EBNERD, "me")
+    assert (refused.state, taken.state) == ("malformed", "taken")
+    assert "cannot be read (Permission denied)" in refused.why and (name or "2023-05-21") in refused.why
+
+
+def test_a_marker_whose_file_bears_no_usable_time_is_refused(tmp_path, monkeypatch):
+    source, real = log(tmp_path), Path.stat
+    mark_only(drop(tmp_path, "2023-05-21", rows((11, "2023-05-21 08:00"))))
+
+    def stat(path: Path, **more: Any) -> Any:
+        found = real(path, **more)
+        strange = SimpleNamespace(st_mode=found.st_mode, st_size=found.st_size, st_mtime_ns=10**21)
+        return strange if path.name == MARKER else found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    (refused,) = source.take(EBNERD, "me")
+    assert refused.state == "malformed" and "1900 to 2099" in refused.why
 
 
 def test_a_drop_without_a_row_of_its_day_is_refused(tmp_path):
