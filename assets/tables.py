@@ -5,17 +5,21 @@ Belongs here: one stage a table. Does not belong here: the rules by which rows b
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from assets.stage import Need, Stage, Summary, Work, inview_label
 from ml.datasets import Dataset
+from ml.errors import LakeError
 from ml.synthetic import SYNTHETIC
 from resources.bindings import RunSettings
 from resources.lake import write_parquet
 
 if TYPE_CHECKING:
+    from ml.readers import DayTables
     from ml.readers.remarks import Remark
 
 
@@ -24,7 +28,9 @@ def _compute(table: str, work: Work) -> Summary:
     from ml.readers import reader
 
     choice = work.settings.inview_of(work.dataset) if table == "impressions" else None
-    tables = reader(work.dataset.reader).tables(work.one("raw_parquet").path, work.dataset, work.day)
+    raw = work.one("raw_parquet").path
+    tables = reader(work.dataset.reader).tables(raw, work.dataset, work.day)
+    refuse_loss(table, tables, raw)
     rows, more, labels = getattr(tables, table), {}, {}
     if choice is not None:
         rows, figures = synthesise(tables.clicks, choice)
@@ -40,6 +46,30 @@ def _compute(table: str, work: Work) -> Summary:
         metadata={"quarantine": reasons, "counts": tables.counts, "remarks": _told(table, tables.remarks), **more},
         labels=labels,
     )
+
+
+def refuse_loss(table: str, tables: "DayTables", raw: Path) -> None:
+    """Raises LakeError where the files of the `raw` day have other rows of `table` than its figures say went in, or the
+    table or its quarantine others than they say came out."""
+    from ml.readers.base import FROM_IMPRESSIONS
+    from ml.readers.merge import RAW_TABLES
+
+    files = [p for p in raw.glob("*.parquet") if RAW_TABLES.get(p.stem, p.stem) == table]
+    there = sum(pq.read_metadata(p).num_rows for p in files)
+    figures = tables.counts[table]
+    read = len(tables.article_rows) if table == "articles" else figures["rows_in"] - figures.get(FROM_IMPRESSIONS, 0)
+    held_back = pc.sum(pc.equal(tables.quarantine["table"], table)).as_py() or 0
+    pairs = {
+        "rows of the raw day": (there, read),
+        "published rows": (len(getattr(tables, table)), figures["published"]),
+        "quarantined rows": (held_back, figures["quarantined"]),
+    }
+    for what, (rows, said) in pairs.items():
+        if rows != said:
+            raise LakeError(
+                f"{table}: there are {rows:,} {what}, {said:,} are accounted for: nothing is published; this is a "
+                "fault of the reader, report it"
+            )
 
 
 def _told(table: str, remarks: "Sequence[Remark]") -> list[dict[str, Any]]:

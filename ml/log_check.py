@@ -77,6 +77,7 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     "empty_inview": ("inview", "leave out impressions that showed nothing"),
     "clicked_not_in_view": ("clicked", "list what was clicked among what was shown"),
     "duplicate_impression_id": ("impression_id", "give every impression an id of its own"),
+    "duplicate_click": ("time", "write a click once: of rows with one reader, article and time one is published"),
     "duplicate_article_id": ("article_id", "keep one row an article, the newest"),
     "history_lengths_differ": ("history", "the lists of a history are of one length"),
 }

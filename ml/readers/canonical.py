@@ -7,7 +7,7 @@ Frames here have canonical column names, times as int64 ms, and `source`. Missin
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -18,13 +18,18 @@ from ml import schema
 from ml.readers.fit import misfits, polars_type
 from ml.readers.ranges import bad_codes, unset_outside
 from ml.readers.remarks import Remark, remarks_on
-from ml.readers.rules import SOURCE, UNFIT, Judged, bad_ids, bad_time, counted, judge
+from ml.readers.rules import SOURCE, UNFIT, Judged, bad_ids, bad_time, counted, judge, quarantine
 
 _CLICK = (schema.CLICK_TIME, schema.USER_ID, schema.ARTICLE_ID)
+_CLICK_ORDER = [*_CLICK, schema.IMPRESSION_ID, schema.READ_TIME, schema.SCROLL, schema.SESSION_ID, *schema.CONTEXT]
 _ROW = "__row"
 COPIES = "exact_copy"
 """Reason of the remarks on rows that repeat another one."""
 
+AGAIN = "__told_again"
+"""Column of clicks that a layout tells once more beside another file's, as histories do."""
+
+_OTHER_CLICK = "duplicate_click"
 _MARKED, _REUSED_ID = "__reused", "duplicate_impression_id"
 _UNFIT_ROWS = ("out_of_range", pl.col(UNFIT).is_not_null())
 _SMALL = (pl.Int64, pl.Int32, pl.Float32, pl.Float64, pl.Boolean)
@@ -46,8 +51,10 @@ class Canonical:
 def clicks(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
     """Clicks within [start, end), sorted by (time, user_id, article_id), one for each such triple.
 
-    Of repetitions the row with an impression is kept, then the one with a read time, then the smallest values. Cells
-    outside their range are unset (`ml.readers.ranges`).
+    Of several rows the one with an impression is kept, then the one with a read time, then the smallest values. Another
+    one that tells nothing more is a copy; one with a cell that is known and different is held back as
+    `duplicate_click`, unless the layout tells a click in two files and this is the second (`AGAIN`, bool, in `rows`).
+    Cells outside their range are unset (`ml.readers.ranges`).
     """
     rules = [
         _UNFIT_ROWS,
@@ -55,13 +62,14 @@ def clicks(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
         *bad_codes("clicks"),
         *bad_time(schema.CLICK_TIME, start_ms, end_ms),
     ]
-    judged = judge(complete(rows, schema.CLICKS), "clicks", rules)
+    again = rows[AGAIN] if AGAIN in rows.columns else pl.lit(False).alias(AGAIN)
+    judged = judge(complete(rows, schema.CLICKS).with_columns(again), "clicks", rules)
     kept, remarks = unset_outside(judged.kept, "clicks")
-    order = [*_CLICK, schema.IMPRESSION_ID, schema.READ_TIME, schema.SCROLL, schema.SESSION_ID, *schema.CONTEXT]
-    single = _first_of_each(kept.sort(_CLICK, maintain_order=True), _CLICK, order)
+    single = _one_of_each(kept.sort(_CLICK, maintain_order=True))
     remarks += remarks_on(single.repeated, "clicks", COPIES, "")
-    figures = counted(len(rows), len(single.kept), len(judged.held_back))
-    return Canonical(single.kept, judged.held_back, figures, remarks)
+    held_back = pa.concat_tables([judged.held_back, single.held_back])
+    figures = counted(len(rows), len(single.kept), len(held_back), len(single.repeated))
+    return Canonical(single.kept.drop(AGAIN), held_back, figures, remarks)
 
 
 def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int, reused: pl.Series | None = None) -> Canonical:
@@ -101,32 +109,50 @@ def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int, reused: pl.Serie
         *remarks_on(distinct.repeated, "impressions", COPIES, ""),
     ]
     held_back = pa.concat_tables([judged.held_back, single.held_back])
-    return Canonical(single.kept, held_back, counted(len(rows), len(single.kept), len(held_back)), remarks)
+    figures = counted(len(rows), len(single.kept), len(held_back), len(distinct.repeated))
+    return Canonical(single.kept, held_back, figures, remarks)
+
+
+def _like_the_one_before(rows: pl.DataFrame, keys: Sequence[str]) -> np.ndarray:
+    """Mask (bool [rows]) of the rows that agree in all `keys` with the one before."""
+    equal = rows.select(pl.all_horizontal([pl.col(k).eq_missing(pl.col(k).shift()) for k in keys])).to_series()
+    with_before = equal.to_numpy().copy()
+    with_before[:1] = False
+    return with_before
 
 
 def _beside_an_equal(rows: pl.DataFrame, keys: Sequence[str]) -> np.ndarray:
     """Mask (bool [rows]) of the rows that agree in all `keys` with the one before or after, in sorted rows."""
-    equal = rows.select(pl.all_horizontal([pl.col(k).eq_missing(pl.col(k).shift()) for k in keys])).to_series()
-    with_before = equal.to_numpy().copy()
-    with_before[:1] = False
+    with_before = _like_the_one_before(rows, keys)
     return with_before | np.append(with_before[1:], False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Distinct:
-    """Rows without exact repetitions, and these, without lists and texts."""
+    """Rows without exact repetitions, and these, without lists and texts; rows that are held back."""
 
     kept: pl.DataFrame
     repeated: pl.DataFrame
+    held_back: pa.Table = field(default_factory=schema.QUARANTINE.empty_table)
 
 
-def _first_of_each(rows: pl.DataFrame, keys: Sequence[str], order: Sequence[str]) -> _Distinct:
-    """Of rows sorted by `keys` the first by `order` (nulls last) for each key."""
-    repeated = _beside_an_equal(rows, keys)
-    if not repeated.any():
+def _one_of_each(rows: pl.DataFrame) -> _Distinct:
+    """Of clicks sorted by (time, user_id, article_id) the first by `_CLICK_ORDER` (nulls last) for each such triple."""
+    beside = _beside_an_equal(rows, _CLICK)
+    if not beside.any():
         return _Distinct(rows, rows.clear())
-    some = rows.with_row_index(_ROW).filter(repeated).sort(order, nulls_last=True, maintain_order=True)
-    return _kept_of(rows, repeated, some.unique(keys, keep="first", maintain_order=True))
+    some = rows.with_row_index(_ROW).filter(beside).sort(_CLICK_ORDER, nulls_last=True, maintain_order=True)
+    is_first = ~_like_the_one_before(some, _CLICK)
+    first = some[np.flatnonzero(is_first)[np.cumsum(is_first) - 1]]
+    cells = [c for c in schema.CLICKS.names if c not in _CLICK]
+    tells_more = pl.any_horizontal([some[c].is_not_null() & some[c].ne_missing(first[c]) for c in cells])
+    twofold = (some[AGAIN] | first[AGAIN]) & (some[SOURCE] != first[SOURCE])
+    differs = (some.select(tells_more).to_series() & ~twofold).to_numpy()
+    fate, place = np.full(len(rows), "kept"), some[_ROW].to_numpy()
+    fate[place[~is_first]] = "copy"
+    fate[place[differs]] = "held"
+    kept, copies, held = (rows.filter(pl.Series(fate == name)) for name in ("kept", "copy", "held"))
+    return _Distinct(kept, copies, quarantine(held, "clicks", pl.lit(_OTHER_CLICK)))
 
 
 def _without_repetitions(rows: pl.DataFrame) -> _Distinct:
@@ -174,7 +200,7 @@ def articles(listed: pl.DataFrame, seen: pl.DataFrame, end_ms: int) -> Canonical
     known, remarks = unset_outside(single.kept, "articles")
     remarks += remarks_on(distinct.repeated, "articles", COPIES, "")
     final = pl.concat([known, added.kept]).sort(schema.PUBLISHED, schema.ARTICLE_ID)
-    figures = counted(len(listed) + len(seen), len(final), len(held_back))
+    figures = counted(len(listed) + len(seen), len(final), len(held_back), len(distinct.repeated))
     return Canonical(final, held_back, figures | {"first_seen": len(seen)}, remarks)
 
 

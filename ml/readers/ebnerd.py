@@ -114,7 +114,9 @@ class EbnerdReader(Reader):
         clicked, remarks = _clicked_of(behaviors)
         read, more = _read_in(history)
         remarks += more
-        clicks = canonical.clicks(pl.concat([clicked, _at_the_clicks_repeated(read, clicked)]), start, end)
+        both = {False: clicked, True: _at_the_clicks_repeated(read, clicked)}
+        marked = [rows.with_columns(pl.lit(again).alias(canonical.AGAIN)) for again, rows in both.items()]
+        clicks = canonical.clicks(pl.concat(marked), start, end)
         impressions = canonical.impressions(_impressions_of(behaviors), start, end, _reused(behaviors))
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         listed = _optional(raw_day / "articles.parquet")

@@ -139,7 +139,7 @@ class GloboReader(Reader):
             counts={
                 "articles": known.added_to(articles.counts),
                 "clicks": clicks.counts,
-                "impressions": counted(0, 0, 0),
+                "impressions": counted(0, 0, 0, 0),
             },
             article_rows=known.rows,
         )

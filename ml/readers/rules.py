@@ -13,6 +13,7 @@ import pyarrow as pa
 from ml import schema
 from ml.clock import MS_PER_DAY, DayClock
 from ml.datasets import Dataset
+from ml.errors import LakeError
 from ml.readers.cells import presentable
 
 SOURCE = "source"
@@ -108,11 +109,12 @@ def milliseconds(column: str) -> pl.Expr:
     return pl.col(column).cast(pl.Datetime("ms")).cast(pl.Int64)
 
 
-def counted(rows_in: int, published: int, quarantined: int) -> dict[str, int]:
-    """The figures of one table; what is neither published nor quarantined was an exact repetition."""
-    return {
-        "rows_in": rows_in,
-        "published": published,
-        "quarantined": quarantined,
-        "duplicates": rows_in - published - quarantined,
-    }
+def counted(rows_in: int, published: int, quarantined: int, duplicates: int) -> dict[str, int]:
+    """The figures of one table. Raises LakeError where they do not add up: a row was lost, or came from nowhere."""
+    lost = rows_in - published - quarantined - duplicates
+    if lost:
+        raise LakeError(
+            f"{lost:,} of {rows_in:,} rows are neither published nor quarantined nor copies of others: nothing is "
+            "published; this is a fault of the reader, report it"
+        )
+    return {"rows_in": rows_in, "published": published, "quarantined": quarantined, "duplicates": duplicates}

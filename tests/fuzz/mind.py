@@ -172,7 +172,11 @@ def _day_losses(raw: Path, day: date, tables: DayTables, again: set[tuple[Path, 
     clock = DATASETS["mind"].clock
     start, end = clock.start(day), clock.end(day)
     rows = plain(raw / "impressions.parquet")
-    clicks = [(r["time"], r["user_id"], a, True) for r in rows for a in r["clicked"] or []]
+    number = [None if (raw, i) in again else oracle.within(r["impression_id"], 1, 2**63) for i, r in enumerate(rows)]
+    clicks = [
+        oracle.Click(r["time"], r["user_id"], a, cells=(n,))
+        for n, r in zip(number, rows, strict=True) for a in r["clicked"] or []
+    ]  # fmt: skip
     shown = [(*r[:5], (raw, i) not in again) for i, r in enumerate(_impressions(raw))]
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())
     said = oracle.losses("clicks", tables, oracle.clicks(clicks, start, end), oracle.published_clicks(tables))

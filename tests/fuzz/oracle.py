@@ -68,16 +68,53 @@ def is_id(*ids: int | None) -> bool:
     return all(i is not None and i >= 0 for i in ids)
 
 
-def clicks(rows: list[tuple[Any, Any, Any, bool]], start: int, end: int) -> Expected:
-    """Of rows (time ms, user, article, representable)."""
+@dataclass(frozen=True, slots=True)
+class Click:
+    """A row that tells of a click. `fits`: whether its cells can be represented; `cells`: impression, read time,
+    scroll, session, device, os, region, referrer, subscriber, None where unknown or out of range; `again`: one that a
+    layout tells once more beside another file's."""
+
+    time: Any
+    user: Any
+    article: Any
+    fits: bool = True
+    cells: tuple[Any, ...] = ()
+    file: str = ""
+    again: bool = False
+
+    @property
+    def order(self) -> list[tuple[bool, Any]]:
+        """The least of several rows is published."""
+        return [(cell is None, 0 if cell is None else cell) for cell in self.cells[:8]]
+
+    def adds_to(self, other: "Click") -> bool:
+        """Whether this row says anything that `other` does not."""
+        if (self.again or other.again) and self.file != other.file:
+            return False
+        return any(mine is not None and mine != its for mine, its in zip(self.cells, other.cells, strict=True))
+
+
+def within(value: Any, low: float, high: float) -> Any:
+    """A number, None outside its range."""
+    return value if value is not None and low <= value <= high else None
+
+
+def clicks(rows: list[Click], start: int, end: int) -> Expected:
+    """What becomes of a day's rows."""
     result = Expected(len(rows))
-    for time, user, article, fits in rows:
-        if fits and is_id(user, article) and time is not None and start <= time < end:
-            result.published[(time, user, article)] += 1
+    groups: dict[tuple[Any, ...], list[Click]] = {}
+    for row in rows:
+        if row.fits and is_id(row.user, row.article) and row.time is not None and start <= row.time < end:
+            groups.setdefault((row.time, row.user, row.article), []).append(row)
         else:
             result.held_back += 1
-    result.repeated = result.published.total() - len(result.published)
-    result.published = Counter(set(result.published))
+    for group in groups.values():
+        first = min(range(len(group)), key=lambda i: group[i].order)
+        others = [row for i, row in enumerate(group) if i != first]
+        adding = sum(row.adds_to(group[first]) for row in others)
+        result.held_back += adding
+        result.repeated += len(others) - adding
+    result.published = Counter(groups.keys())
     return result
 
 

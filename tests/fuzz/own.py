@@ -343,9 +343,18 @@ def _article_losses(rows: list[tuple[str, dict[str, Any]]], aside: Counter[str],
     return said + [f"articles: {name} is no row of the log" for name in (*found, *aside)]
 
 
+def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a raw click tells, as `oracle.Click` takes it; a link that does not hold is unknown."""
+    number = oracle.within(row["impression_id"], 1, 2**63) if row["link"] is None else None
+    read = oracle.within(row["read_time"], 0, 86_400), oracle.within(row["scroll_percentage"], 0, 100)
+    return (number, *read, *(row[c] for c in (schema.SESSION_ID, *schema.CONTEXT, "subscriber")))
+
+
 def _day_losses(raw: Path, start: int, end: int, tables: DayTables, again: set[tuple[Path, int]]) -> list[str]:
     """Differences between a day's tables and what its raw rows must become."""
-    clicks = [(r["time"], r["user_id"], r["article_id"], True) for r in plain(raw / "clicks.parquet")]
+    clicks = [
+        oracle.Click(r["time"], r["user_id"], r["article_id"], cells=_cells(r)) for r in plain(raw / "clicks.parquet")
+    ]
     shown = _without(_shown(raw), raw, again)
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())
     said = oracle.losses("clicks", tables, oracle.clicks(clicks, start, end), oracle.published_clicks(tables))

@@ -181,12 +181,23 @@ def _clicked_at(row: dict[str, Any]) -> int | None:
     return max(shown, shown + round(min(seconds, 1e9) * 1000) - 1)
 
 
-def _repeated(time: int | None, user: int | None, article: int | None, clicks: list[tuple[Any, ...]]) -> int | None:
+def _read(seconds: float | None, percent: float | None) -> tuple[float | None, float | None]:
+    return oracle.within(seconds, 0, 86_400), oracle.within(percent, 0, 100)
+
+
+def _cells(row: dict[str, Any], reused: bool) -> tuple[Any, ...]:
+    """What an impression tells of its clicks, as `oracle.Click` takes it."""
+    number = None if reused else oracle.within(row["impression_id"], 1, 2**63 - 1)
+    read = _read(row.get("next_read_time"), row.get("next_scroll_percentage"))
+    return (number, *read, row["session_id"], row["device_type"], None, None, None, row["is_subscriber"])
+
+
+def _repeated(time: int | None, user: int | None, article: int | None, clicks: list[oracle.Click]) -> int | None:
     """The time of the click that a history's row repeats, which is the nearest within 3 s; else its own."""
     if None in (time, user, article):
         return time
-    same = [t for t, u, a, _ in clicks if t is not None and (u, a) == (user, article)]
-    near = [t for t in same if abs(t - time) <= 3_000]  # type: ignore[operator]
+    same = [c.time for c in clicks if c.time is not None and (c.user, c.article) == (user, article)]
+    near = [t for t in same if abs(t - time) <= 3_000]
     return min(near, key=lambda t: (abs(t - time), -t), default=time)  # type: ignore[operator]
 
 
@@ -207,11 +218,20 @@ def _ebnerd_day(raw: Path, day: date, tables: DayTables, again: set[tuple[Path, 
     shown = plain(raw / "behaviors.parquet")
     impressions = [(*r[:5], r[5] and (raw, i) not in again, *r[6:]) for i, r in enumerate(_ebnerd_shown(raw))]
     clicks = [
-        (_clicked_at(r), r["user_id"], a, oracle.are_codes(r["device_type"]))
-        for r in shown for a in r.get("article_ids_clicked") or []
+        oracle.Click(
+            _clicked_at(r), r["user_id"], a, oracle.are_codes(r["device_type"]),
+            _cells(r, (raw, i) in again), r["source"],
+        )
+        for i, r in enumerate(shown) for a in r.get("article_ids_clicked") or []
     ]  # fmt: skip
-    read = [(r["time"], r["user_id"], r["article_id"]) for r in plain(raw / "history.parquet")]
-    clicks += [(_repeated(time, user, article, clicks), user, article, True) for time, user, article in read]
+    read = [
+        oracle.Click(
+            _repeated(r["time"], r["user_id"], r["article_id"], clicks), r["user_id"], r["article_id"],
+            cells=(None, *_read(r["read_time"], r["scroll"]), *[None] * 6), file=r["source"], again=True,
+        )
+        for r in plain(raw / "history.parquet")
+    ]  # fmt: skip
+    clicks += read
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())
     said = oracle.losses("clicks", tables, oracle.clicks(clicks, start, end), oracle.published_clicks(tables))
     said += oracle.losses("impressions", tables, oracle.impressions(impressions, start, end), ids)
@@ -320,9 +340,12 @@ def _globo_losses(source: Source, root: Path, out: Path, days: Days) -> list[str
         start, end = clock.start(day), clock.end(day)
         codes = ("click_deviceGroup", "click_os", "click_region", "click_referrer_type")
         rows = [
-            (r["click_timestamp"], r["user_id"], r["click_article_id"], oracle.are_codes(*(r[c] for c in codes)))
+            oracle.Click(
+                r["click_timestamp"], r["user_id"], r["click_article_id"], oracle.are_codes(*(r[c] for c in codes)),
+                (None, None, None, r["session_id"], *(r[c] for c in codes), None),
+            )
             for r in plain(out / str(day) / "clicks.parquet")
-        ]
+        ]  # fmt: skip
         expected = oracle.clicks(rows, start, end)
         found = oracle.losses("clicks", tables, expected, oracle.published_clicks(tables))
         found += oracle.broken_promises(tables, start, end)

@@ -157,6 +157,25 @@ def test_mind(tmp_path: Path) -> None:
     }
 
 
+def test_a_click_that_is_told_twice_and_differently_is_held_back(tmp_path: Path) -> None:
+    """What a run drops beside quarantine says nothing that the published row does not say."""
+    time = "2023-05-01 08:00"
+    rows = [
+        click(1, 10, time, session_id=1, device=2, read_time=5.0),  # published: the shortest known reading
+        click(1, 10, time, session_id=1, device=2, read_time=5.0),
+        click(1, 10, time),  # says nothing more
+        click(1, 10, time, session_id=1, device=3, read_time=9.0),
+        click(1, 10, time, subscriber=True),  # of which the published row says nothing
+        click(1, 10, time, read_time=-1.0),  # unknown
+    ]
+    root = write_log(tmp_path, clicks=rows)
+    report = check_log(root, declared_dataset(root))
+    found = {b.kind: [e["row"] for e in b.examples] for b in report.breaches if b.kind.startswith("duplicate")}
+    assert found["duplicate_clicks"] == [2, 3, 6] and sorted(found["duplicate_click"]) == [4, 5]
+    assert report.tables["clicks"] == {"rows_in": 6, "published": 1, "quarantined": 2, "duplicates": 3}
+    assert not report.clean
+
+
 def test_every_remark_has_a_remedy_a_file_and_an_example(tmp_path: Path) -> None:
     """An own log with one of each."""
     rows = [
@@ -326,7 +345,7 @@ START = "2017-10-01 03:00"
 def test_every_broken_file_is_named_and_the_rows_of_all_others_are_checked(tmp_path: Path) -> None:
     """Damage that only reading to the end shows, a file that is none, one without its columns, and bad rows."""
     for hour in range(6):
-        rows = [globo_click(user, hour, START, 50, START) for user in range(300)]
+        rows = [globo_click(user, hour, START, 50 + hour, START) for user in range(300)]
         write_hour(tmp_path, hour, [*rows, globo_click(f"x{hour}", hour, START, 50, START)])
     for hour in (1, 3):
         path = tmp_path / f"clicks/clicks_hour_00{hour}.csv.gz"
@@ -342,7 +361,7 @@ def test_every_broken_file_is_named_and_the_rows_of_all_others_are_checked(tmp_p
     }  # fmt: skip
     assert report.left_out == [name(i) for i in (1, 3, 4, 5)] and report.stops
     assert list(report.files) == [name(0), name(2)]
-    assert report.tables["clicks"] == {"rows_in": 602, "published": 300, "quarantined": 2, "duplicates": 300}
+    assert report.tables["clicks"] == {"rows_in": 602, "published": 600, "quarantined": 2, "duplicates": 0}
     assert [e["row"] for b in report.breaches if b.kind == "unparsable" for e in b.examples] == [302, 302]
     for remedy in (b.remedy for b in report.breaches if b.severity == "error"):
         assert remedy

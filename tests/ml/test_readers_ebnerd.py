@@ -257,11 +257,27 @@ def test_row_rules(tmp_path: Path) -> None:
         ("impressions", "empty_inview"): 2,
         ("clicks", "null_id"): 1,
         ("clicks", "negative_id"): 1,
+        ("clicks", "duplicate_click"): 1,  # impression 6 tells of the click on 5, too
     }
     assert tables.impressions["impression_id"].to_pylist() == [1]
     assert tables.counts["impressions"]["duplicates"] == 1
-    # (1, 5), (1, 6) and (1, 7) remain of 8 clicks: 5 three times over.
+    # (1, 5), (1, 6) and (1, 7) remain of 8 clicks: 5 three times over, once as a copy.
     assert tables.clicks["article_id"].to_pylist() == [5, 6, 7]
+    assert_conserved(tables)
+
+
+def test_a_history_may_tell_a_click_otherwise_than_behaviors_do(tmp_path: Path) -> None:
+    """The layout tells it twice; what one file says twice and differently is held back."""
+    time = "2023-05-18 10:00"
+    twice = dict(history(1, (time, 5), (time, 5))) | {"read_time_fixed": [70.0, 80.0]}
+    shown = impression(1, 1, time, [5], [5])
+    root = write_bundle(tmp_path / "in", {"train": [shown]}, {"train": [twice], "validation": [history(1, (time, 5))]})
+    tables = split_and_read(root, tmp_path / "out")[D18]
+    assert reasons(tables.quarantine) == {} and tables.clicks["impression_id"].to_pylist() == [1]
+    assert tables.counts["clicks"]["duplicates"] == 3
+    root = write_bundle(tmp_path / "alone", {"train": [impression(1, 2, time, [5], [5])]}, {"train": [twice]})
+    tables = split_and_read(root, tmp_path / "other")[D18]
+    assert reasons(tables.quarantine) == {("clicks", "duplicate_click"): 1}
     assert_conserved(tables)
 
 
