@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ml import schema
 from ml.errors import DataError
-from ml.readers.files import is_integer, is_number, list_of, parquet_batches, parquet_schema
+from ml.readers.files import is_integer, is_number, list_of, parquet_batches, parquet_schema, printable
 
 _ROWS = 8192
 _REMEDY = "an artifact has article_id and one column of equally long lists of numbers; use the published file"
@@ -22,7 +22,8 @@ def vectors_of(path: Path, article_ids: np.ndarray) -> pa.Table:
     """Columns article_id int64, since timestamp[ms, UTC] (null: from the beginning), vector fixed_size_list<float32>[D]
     for those of `article_ids` (int64 [A]) that the file has, sorted by article_id; the first of several vectors.
 
-    Reads a few thousand rows at a time. Raises DataError for a file of another form, or without a vector.
+    Reads a few thousand rows at a time. Raises DataError for a file of another form, or without a vector, and for ids
+    or numbers that none can be.
     """
     found = parquet_schema(path, {schema.ARTICLE_ID: is_integer}, _REMEDY)
     names = [f.name for f in found if list_of(is_number)(f.type)]
@@ -33,8 +34,9 @@ def vectors_of(path: Path, article_ids: np.ndarray) -> pa.Table:
     for batch in parquet_batches(path, _ROWS, [schema.ARTICLE_ID, names[0]]):
         present = batch.filter(pc.is_valid(batch[names[0]]))
         if len(present):
-            keep = pc.is_in(present[schema.ARTICLE_ID].cast(pa.int64()), wanted)
-            ids.append(present.filter(keep)[schema.ARTICLE_ID].to_numpy().astype(np.int64))
+            numbers = _ids(present[schema.ARTICLE_ID], path)
+            keep = pc.is_in(numbers, wanted)
+            ids.append(numbers.filter(keep).to_numpy())
             vectors.append(_matrix(present[names[0]], path)[keep.to_numpy()])
     widths = sorted({v.shape[1] for v in vectors})
     if len(widths) != 1:
@@ -50,10 +52,21 @@ def vectors_of(path: Path, article_ids: np.ndarray) -> pa.Table:
     )
 
 
+def _ids(column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
+    """Ids as int64."""
+    if pa.types.is_uint64(column.type) and (pc.max(column).as_py() or 0) >= 2**63:
+        raise DataError(f"{printable(path)}: article_id {pc.max(column)} is above 2^63 - 1: {_REMEDY}")
+    return column.cast(pa.int64())
+
+
 def _matrix(lists: pa.ChunkedArray, path: Path) -> np.ndarray:
     """Lists of equal length above 0 as float32 [rows, D]."""
     lengths = sorted(pc.unique(pc.list_value_length(lists)).to_pylist())
     if len(lengths) != 1 or lengths[0] == 0:
         raise DataError(f"{path}: vectors of {len(lengths)} lengths {lengths}: {_REMEDY}")
-    values = pc.list_flatten(lists).to_numpy().astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = pc.list_flatten(lists).to_numpy().astype(np.float32)
+    wrong = values.size - np.isfinite(values).sum()
+    if wrong:
+        raise DataError(f"{printable(path)}: {wrong} numbers in vectors are null, NaN or beyond float32: {_REMEDY}")
     return values.reshape(len(lists), lengths[0])

@@ -489,6 +489,23 @@ def test_vectors_of_unequal_length_are_refused(tmp_path: Path) -> None:
         vectors_of(path, np.array([1, 2]))
 
 
+@pytest.mark.parametrize(
+    ("ids", "vectors", "message"),
+    [
+        (pa.array([1, 2**63], pa.uint64()), [[1.0], [2.0]], r"v\.parquet: article_id 9223372036854775808 is above"),
+        ([1, 2], [[1.0, None], [1.0, 2.0]], r"v\.parquet: 1 numbers in vectors are null"),
+        ([1, 2], [[1, None], [None, 2]], r"v\.parquet: 2 numbers"),
+        ([1, 2], [[1.0], [float("nan")]], r"v\.parquet: 1 numbers"),
+        ([1, 2], [[1e300], [1.0]], r"v\.parquet: 1 numbers"),
+    ],
+)
+def test_vectors_and_ids_that_none_can_be_are_refused(tmp_path: Path, ids: Any, vectors: Any, message: str) -> None:
+    path = tmp_path / "v.parquet"
+    pq.write_table(pa.table({"article_id": ids, "v": vectors}), path)
+    with pytest.raises(DataError, match=message):
+        vectors_of(path, np.array([1]))
+
+
 @pytest.mark.real
 def test_real_slice(real_data: Any, tmp_path: Path) -> None:
     root = real_data("ebnerd_slice")
