@@ -348,7 +348,7 @@ def _check(stage: Stage, dataset: Dataset, work: Work) -> list[dict[str, Any]]:
     """Great Expectations on the staged output; a failed blocking rule stops the step before anything is published."""
     if stage.table is None:
         return []
-    results: list[CheckResult] = validate(stage.table, work.out, dataset, work.day)
+    results: list[CheckResult] = validate(stage.table, work.out, dataset, work.day, work.tools.engine())
     checks = [
         {
             "name": r.name,

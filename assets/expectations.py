@@ -28,6 +28,8 @@ from ml.errors import DataError
 if TYPE_CHECKING:
     import duckdb
 
+    from resources.engine import Engine
+
 EXAMPLES = 5
 QUARANTINE_SHARE = 0.05
 _SCHEMA = "columns and types as in ml.schema"
@@ -245,14 +247,13 @@ def suite_digest(table: str) -> str:
     return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
-def validate(table: str, path: Path, dataset: Dataset, day: date) -> list[CheckResult]:
-    """The outcome of every rule of `table`'s suite on the staged file: in the folder `path`, or `path` itself.
+def validate(table: str, path: Path, dataset: Dataset, day: date, engine: "Engine") -> list[CheckResult]:
+    """The outcome of every rule of `table`'s suite on the staged file: in the folder `path`, or `path` itself. `engine`
+    has a memory limit, and a folder to spill into; it is closed then.
 
     With a wrong schema the other rules cannot be counted: the result is then that failure alone. Raises DataError for
     a file that is missing or damaged.
     """
-    import duckdb
-
     suite = SUITES[table]
     file = path / suite.file if path.is_dir() else path
     wrong = _schema_differences(file, suite.columns)
@@ -260,8 +261,8 @@ def validate(table: str, path: Path, dataset: Dataset, day: date) -> list[CheckR
         failed = _judge(f"{table}.schema", {"schema": len(wrong)})
         return [CheckResult("schema", not failed, True, len(wrong), wrong[:EXAMPLES], _SCHEMA)]
     bounds = {"start": dataset.clock.start(day), "end": dataset.clock.end(day)}
-    with duckdb.connect() as con:
-        con.execute("SET TimeZone = 'UTC'")
+    with engine:
+        con = engine.connection
         _views(con, file)
         counts = {r.name: _scalar(con, f"SELECT count(*) FROM ({_bound(r, bounds)})") for r in suite.rules}
         failed = _judge(table, {"schema": 0, **counts})

@@ -15,6 +15,7 @@ from assets.expectations import SUITES, CheckResult, suite_names, validate
 from ml import schema
 from ml.datasets import DATASETS
 from ml.errors import DataError
+from resources.engine import Engine
 from tests.ml.bundles import ms
 
 EBNERD = DATASETS["ebnerd"]
@@ -23,6 +24,10 @@ MORNING, NOON, EVENING = (ms(f"2023-05-18 {h}:00") for h in ("08", "12", "20"))
 BEFORE, AFTER = ms("2023-05-18 06:59"), ms("2023-05-19 07:00")
 
 Row = dict[str, Any]
+
+
+def engine(home: Path, memory_limit: str = "200MB") -> Engine:
+    return Engine(home / ".spill", memory_limit, threads=1)
 
 
 def article(number: int | None, published: int, **other: Any) -> Row:
@@ -105,7 +110,7 @@ def by_name(results: list[CheckResult]) -> dict[str, CheckResult]:
 @pytest.mark.parametrize("table", list(SUITES))
 @pytest.mark.parametrize("empty", [False, True])
 def test_good_tables_pass(tmp_path: Path, table: str, empty: bool) -> None:
-    results = validate(table, stage(tmp_path, table, [] if empty else GOOD[table]), EBNERD, DAY)
+    results = validate(table, stage(tmp_path, table, [] if empty else GOOD[table]), EBNERD, DAY, engine(tmp_path))
     assert [r.name for r in results] == suite_names(table)
     assert [(r.name, r.examples) for r in results if not r.passed or r.count_bad] == []
 
@@ -114,7 +119,7 @@ def test_good_tables_pass(tmp_path: Path, table: str, empty: bool) -> None:
 def test_each_rule_fails_alone(
     tmp_path: Path, table: str, rule: str, rows: list[Row], count: int, example: str
 ) -> None:
-    results = by_name(validate(table, stage(tmp_path, table, rows), EBNERD, DAY))
+    results = by_name(validate(table, stage(tmp_path, table, rows), EBNERD, DAY, engine(tmp_path)))
     assert [name for name, r in results.items() if not r.passed] == [rule]
     assert results[rule].count_bad == count
     assert any(example in shown for shown in results[rule].examples)
@@ -132,7 +137,7 @@ def test_quarantine_share(tmp_path: Path, held_back: int, passed: bool) -> None:
     stage(tmp_path, "clicks", [click(1, 1, MORNING + i) for i in range(19)])
     row = {"table": "clicks", "reason": "null_id", "source": "a.csv", "row": "{}"}
     pq.write_table(pa.Table.from_pylist([row] * held_back, schema.QUARANTINE), tmp_path / "quarantine.parquet")
-    result = by_name(validate("clicks", tmp_path, EBNERD, DAY))["quarantine_share"]
+    result = by_name(validate("clicks", tmp_path, EBNERD, DAY, engine(tmp_path)))["quarantine_share"]
     assert (result.passed, result.blocking) == (passed, False)
     assert result.examples == ([] if passed else ["null_id: a.csv"] * 2)
 
@@ -141,13 +146,14 @@ def test_quarantine_share(tmp_path: Path, held_back: int, passed: bool) -> None:
 def test_examples_name_no_reader(tmp_path: Path, table: str, rule: str, rows: list[Row]) -> None:
     readers = {r: 7_000_000 + r for r in (1, 2, 9)}
     named = [row | {"user_id": readers.get(row["user_id"], row["user_id"])} for row in rows]
-    result = by_name(validate(table, stage(tmp_path, table, named), EBNERD, DAY))[rule]
+    result = by_name(validate(table, stage(tmp_path, table, named), EBNERD, DAY, engine(tmp_path)))[rule]
     assert result.examples and not any(str(r) in e for r in readers.values() for e in result.examples)
 
 
 def test_at_most_five_examples(tmp_path: Path) -> None:
     rows = [click(1, 1, AFTER + i) for i in range(50)]
-    result = by_name(validate("clicks", stage(tmp_path, "clicks", rows), EBNERD, DAY))["time_within_day"]
+    results = validate("clicks", stage(tmp_path, "clicks", rows), EBNERD, DAY, engine(tmp_path))
+    result = by_name(results)["time_within_day"]
     assert (result.count_bad, len(result.examples), result.blocking) == (50, 5, True)
 
 
@@ -161,21 +167,21 @@ def test_at_most_five_examples(tmp_path: Path) -> None:
 )
 def test_wrong_schema(tmp_path: Path, change: Callable[[pa.Schema], pa.Schema], difference: str) -> None:
     stage(tmp_path, "session_splits", [], change(schema.SESSIONS))
-    (result,) = validate("session_splits", tmp_path, EBNERD, DAY)
+    (result,) = validate("session_splits", tmp_path, EBNERD, DAY, engine(tmp_path))
     assert (result.name, result.passed, result.blocking, result.examples) == ("schema", False, True, [difference])
 
 
 def test_a_missing_or_damaged_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"clicks\.parquet cannot be checked .*materialise the step again"):
-        validate("clicks", tmp_path, EBNERD, DAY)
+        validate("clicks", tmp_path, EBNERD, DAY, engine(tmp_path))
     (tmp_path / "clicks.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"clicks\.parquet cannot be checked"):
-        validate("clicks", tmp_path, EBNERD, DAY)
+        validate("clicks", tmp_path, EBNERD, DAY, engine(tmp_path))
 
 
 def test_a_file_itself_may_be_named(tmp_path: Path) -> None:
     path = stage(tmp_path, "clicks", GOOD["clicks"]) / "clicks.parquet"
-    assert all(r.passed for r in validate("clicks", path, EBNERD, DAY))
+    assert all(r.passed for r in validate("clicks", path, EBNERD, DAY, engine(tmp_path)))
 
 
 def test_names_without_a_suite() -> None:
@@ -187,3 +193,16 @@ def test_declaring_checks_does_not_import_great_expectations() -> None:
         "import sys, assets.expectations as e; e.suite_names('clicks'); sys.exit('great_expectations' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rules_are_counted_within_the_engines_memory(tmp_path: Path) -> None:
+    """An order over a million rows spills: it takes more than the engine may hold."""
+    n = 1_000_000
+    times = pa.array(range(MORNING, MORNING + n)).cast(schema.TIME)
+    columns = {name: pa.nulls(n, schema.CLICKS.field(name).type) for name in schema.CLICKS.names}
+    columns |= {"user_id": pa.array(range(n)), "article_id": pa.array(range(n)), "time": times}
+    pq.write_table(pa.table(columns, schema=schema.CLICKS), tmp_path / "clicks.parquet")
+    used = engine(tmp_path, "64MB")
+    assert all(r.passed for r in validate("clicks", tmp_path, EBNERD, DAY, used))
+    with pytest.raises(Exception, match="closed"):
+        used.connection.execute("SELECT 1")
