@@ -213,7 +213,7 @@ def rows_of(path: Path) -> int:
 
 
 def _lines_of(path: Path) -> int:
-    """Lines with anything but white space, read a block at a time, however long they are."""
+    """Lines with anything before their line break, read a block at a time, however long they are."""
     from ml.readers.text import most_decoded
 
     most, decoded, lines, within = most_decoded(path), 0, 0, False
@@ -223,10 +223,10 @@ def _lines_of(path: Path) -> int:
             if decoded > most:
                 raise ValueError(f"it expands to more than {most >> 20} MiB")
             first, *others = block.split(b"\n")
-            within = within or bool(first.strip())
+            within = within or bool(first.strip(b"\r"))
             for line in others:
                 lines += within
-                within = bool(line.strip())
+                within = bool(line.strip(b"\r"))
     return lines + within
 
 

@@ -4,7 +4,7 @@ Belongs here: counting, and keeping the figures beside the days. Does not belong
 readers), what the days' tables make of their rows (`ml.readers.canonical`), comparing both (`ml.log_rows`).
 
 Rows are what a table is made of: of a history its clicks (one that is held back whole is one row), of text lines (a
-blank line of MIND holds no row), else rows of the file.
+blank one holds no row), else rows of the file.
 """
 
 import json

@@ -43,8 +43,8 @@ class Piece:
 
 def pieces(path: Path, columns: Sequence[str], separator: str = ",") -> Iterator[Piece]:
     """`columns` of a text file, plain or gzipped (by its name's ending), whose first line names its columns; a line is
-    a row. Raises DataError when the file is damaged, lacks a column, or has one twice, or expands to more than a
-    hundred times its size."""
+    a row, a blank one (nothing before its line break) none. Raises DataError when the file is damaged, lacks a column,
+    or has one twice, or expands to more than a hundred times its size."""
     try:
         source = _lines(path)
         names = _header(next(source, b""), path, columns, separator)
@@ -177,6 +177,8 @@ def _line_by_line(block: bytes, first: int, names: list[str], columns: Sequence[
     rows: list[list[str | int | None]] = []
     bad: list[tuple[str, str, int]] = []
     for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start=first):
+        if not line.strip(b"\r"):
+            continue
         reason, fields = _cut(line.removesuffix(b"\r"), len(names), separator)
         if fields is None:
             text = line if len(line) <= LINE_BYTES else line[:_SAMPLE] + b"... [cut]"

@@ -294,8 +294,8 @@ def globo(rng: Rng) -> Source:
 
 
 def text_rows(path: Path, separator: str = ",") -> list[dict[str, str] | None] | None:
-    """The lines of a text file after its header as fields by name; None for a line that cannot be cut so. None for a
-    file that cannot be decompressed."""
+    """The lines of a text file after its header as fields by name, without blank ones; None for a line that cannot be
+    cut so. None for a file that cannot be decompressed."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error):
@@ -305,7 +305,7 @@ def text_rows(path: Path, separator: str = ",") -> list[dict[str, str] | None] |
     lines = data.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
     head = _cut(lines[0].decode("utf-8", "backslashreplace").encode(), separator) or []
     rows: list[dict[str, str] | None] = []
-    for line in lines[1:]:
+    for line in (line for line in lines[1:] if line.strip(b"\r")):
         fields = _cut(line, separator)
         fits = fields is not None and len(fields) == len(head) and len(line) <= 1 << 20
         rows.append(dict(zip(head, fields or [], strict=True)) if fits else None)

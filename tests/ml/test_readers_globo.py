@@ -16,6 +16,7 @@ from ml import schema
 from ml.datasets import DATASETS
 from ml.errors import DataError
 from ml.readers import DayTables, reader, text
+from ml.readers.account import read_account
 from tests.ml.bundles import GLOBO_COLUMNS, globo_click, ms, write_hour
 from tests.ml.test_readers_ebnerd import assert_conserved, columns, digests, reasons
 
@@ -171,6 +172,16 @@ def test_an_empty_log_is_refused(tmp_path: Path) -> None:
     write_hour(tmp_path / "in", 0, [])
     with pytest.raises(DataError, match=r"no click falls in 2017-10-01\.\.2017-10-17"):
         READER.split(tmp_path / "in", GLOBO, tmp_path / "out")
+
+
+def test_blank_lines_hold_no_row(tmp_path: Path) -> None:
+    root = small_log(tmp_path / "in")
+    write_hour(root, 7, ["", globo_click(9, 9, "2017-10-01 03:00", 50, "2017-10-01 03:00"), "\r", "", " "])
+    split_and_read(root, tmp_path / "out")
+    rows = read_account(tmp_path / "out").files["clicks/clicks_hour_007.csv.gz", "clicks"]
+    assert (rows.rows_in, rows.placed, rows.quarantined) == (2, 1, 1), "a line with a space is a row"
+    held_back = pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()
+    assert [r["source"] for r in held_back if "007" in r["source"]] == ["clicks/clicks_hour_007.csv.gz:6"]
 
 
 def test_bad_metadata(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_a_link_is_not_copied(delivery, tmp_path):
         ("a.csv", b"", 0),
         ("a.csv.gz", gzip.compress(b"x\n1\n", mtime=0), 1),
         ("a.tsv", b"1\n2\n", 2),
-        ("a.tsv", b"\n1\n \r\n\n2", 2),
-        ("a.tsv", b"1" * (3 << 20) + b"\n" + b" " * (2 << 20) + b"2\n" + b" " * (2 << 20), 2),
+        ("a.tsv", b"\n1\n \r\n\r\n\n2", 3),
+        ("a.tsv", b"1" * (3 << 20) + b"\n" + b"\r" * (2 << 20) + b"2\n" + b"\r" * (2 << 20), 2),
     ],
 )
 def test_rows_of_text(tmp_path, name, data, rows):
