@@ -91,7 +91,7 @@ def _marker(out: Path) -> dict | None:
         return None
     if not out.is_dir():
         raise UsageError(f"{out} is a file: choose a folder for the bundle")
-    if all(p.is_dir() for p in out.rglob("*")):
+    if not any(out.iterdir()):
         return None
     if not (out / MARKER).is_file():
         raise UsageError(f"{out} is not empty and holds no simulated bundle: choose another folder")

@@ -536,6 +536,20 @@ def test_a_damaged_bundle_is_named_and_mended_when_told_to(tmp_path, micro, dama
     assert simulate(out, micro, 1, replace=True).generated and contents(out) == whole
 
 
+@pytest.mark.parametrize("entry", ["folder", "a/b"])
+def test_a_folder_that_holds_empty_folders_is_refused_before_anything_is_played(tmp_path, micro, entry):
+    (tmp_path / "out" / entry).mkdir(parents=True)
+    calls = []
+    with pytest.raises(UsageError, match="is not empty"):
+        simulate(tmp_path / "out", micro, 1, lambda done, total: calls.append(done))
+    assert calls == [] and (tmp_path / "out" / entry).is_dir()
+
+
+def test_an_empty_folder_is_filled(tmp_path, micro):
+    (tmp_path / "out").mkdir()
+    assert simulate(tmp_path / "out", micro, 1).generated
+
+
 def test_days_that_landed_beside_a_bundle_are_no_obstacle_and_never_deleted(tmp_path, micro):
     out = tmp_path / "out"
     simulate(out, micro, 1)
