@@ -19,6 +19,14 @@ from ml.readers.cells import is_string
 _GATHER = 4 << 20
 """Bytes of a day that are held back before they become a row group."""
 
+_BUDGET = 256 << 20
+"""Bytes that are held back of all days of a table together."""
+
+_PIECE = 256
+"""Bytes that a column of a piece takes beside its values."""
+
+_OPEN = 128
+"""Files of a table that are open at a time."""
 
 _WAITING = 4
 """Row groups that may wait to be written."""
@@ -70,9 +78,16 @@ class Spill:
         self._background = background
         self._path = path
         self._schema = schema
-        self._held: list[pa.Table] = []
-        self._bytes = 0
+        self._gathered: list[pa.Table] = []
+        self._parts: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
+        self.held = 0
+        """Bytes that are gathered."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a file open."""
+        return self._writer is not None
 
     def append(self, table: pa.Table) -> None:
         """Adds rows at the end."""
@@ -82,20 +97,44 @@ class Spill:
             table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type)
             for f in self._schema
         ]
-        self._held.append(pa.table(columns, schema=self._schema))
-        self._bytes += table.nbytes
-        if self._bytes >= _GATHER:
-            self._flush()
+        self._gathered.append(pa.table(columns, schema=self._schema))
+        self.held += table.nbytes + _PIECE * len(columns)
+        if self.held >= _GATHER:
+            self.flush()
 
-    def _flush(self) -> None:
-        if not self._held:
+    def flush(self) -> None:
+        """Writes what is gathered."""
+        if not self._gathered:
             return
         if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._path, self._schema, **parquet_options(self._schema))
-        writer, held = self._writer, self._held
-        self._held, self._bytes = [], 0
-        self._do(lambda: writer.write_table(pa.concat_tables(held).combine_chunks()))
+            self._writer = self._next_part()
+        writer, gathered = self._writer, self._gathered
+        self._gathered, self.held = [], 0
+        self._do(lambda: writer.write_table(pa.concat_tables(gathered).combine_chunks()))
+
+    def _next_part(self) -> pq.ParquetWriter:
+        """The file itself, then files beside it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._parts.append(self._path.with_suffix(f".part{len(self._parts)}") if self._parts else self._path)
+        return pq.ParquetWriter(self._parts[-1], self._schema, **parquet_options(self._schema))
+
+    def release(self) -> None:
+        """Writes what is gathered and closes what is open; more rows may follow."""
+        self.flush()
+        if self._writer is not None:
+            self._do(self._writer.close)
+            self._writer = None
+
+    def _join(self) -> None:
+        """Makes one file of the parts."""
+        whole = self._path.with_suffix(".whole")
+        with Spill(whole, self._schema) as joined:
+            for part in self._parts:
+                with pq.ParquetFile(part) as file:
+                    for group in range(file.num_row_groups):
+                        joined.append(file.read_row_group(group))
+                part.unlink()
+        whole.replace(self._path)
 
     def _do(self, work: Callable[[], None]) -> None:
         if self._background is None:
@@ -105,10 +144,9 @@ class Spill:
 
     def close(self) -> None:
         """Writes what is held back and ends the file."""
-        self._flush()
-        if self._writer is not None:
-            self._do(self._writer.close)
-            self._writer = None
+        self.release()
+        if len(self._parts) > 1:
+            self._do(self._join)
 
     def __enter__(self) -> Self:
         return self
@@ -118,13 +156,17 @@ class Spill:
 
 
 class DaySpill:
-    """The files `out/<day>/<name>.parquet` of all days; `rows`: how many each has so far."""
+    """The files `out/<day>/<name>.parquet` of all days; `rows`: how many each has so far. However many days there are,
+    at most `_BUDGET` bytes are gathered and `_OPEN` files open; of a day whose file was closed meanwhile, the parts are
+    joined at the end."""
 
     def __init__(self, out: Path, name: str, schema: pa.Schema) -> None:
         self._out = out
         self._name = name
         self._schema = schema
         self._days: dict[date, Spill] = {}
+        self._open: dict[date, None] = {}
+        self._held = 0
         self._background = Background()
         self.rows: Counter[date] = Counter()
 
@@ -140,8 +182,34 @@ class DaySpill:
                 self._days[where] = Spill(
                     self._out / str(where) / f"{self._name}.parquet", self._schema, self._background
                 )
-            self._days[where].append(part.to_arrow())
+            spill = self._days[where]
+            before = spill.held
+            spill.append(part.to_arrow())
             self.rows[where] += len(part)
+            self._held += spill.held - before
+            if spill.held <= before:  # it has written
+                self._written(where)
+            if self._held > _BUDGET:
+                self._write_largest()
+
+    def _write_largest(self) -> None:
+        """Writes the days of which most is gathered, until half of the budget is free."""
+        for where in sorted(self._days, key=lambda d: (-self._days[d].held, d)):
+            if self._held <= _BUDGET // 2:
+                return
+            self._held -= self._days[where].held
+            self._days[where].flush()
+            self._written(where)
+
+    def _written(self, where: date) -> None:
+        """Notes that a day's file was written to, and closes those that have not been for the longest time."""
+        self._open.pop(where, None)
+        self._open[where] = None
+        while len(self._open) > _OPEN:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            self._held -= self._days[oldest].held
+            self._days[oldest].release()
 
     def close(self) -> None:
         """Ends all files."""
