@@ -75,7 +75,7 @@ class EbnerdReader(Reader):
     names = (*_LOGS, "articles.parquet")
     drop_folders = {"behaviors.parquet": "train", "history.parquet": "train"}  # noqa: RUF012
     derived_files = (UNLISTED,)
-    expected = frozenset({("articles", "after_log_end"), ("clicks", "outside_day")})
+    expected = frozenset({("articles", "after_log_end"), ("clicks", "outside_day"), ("clicks", "duplicate_click")})
 
     def named(self, root: Path) -> list[Path]:
         found = [root / name for name in self.names if lies_at(root / name)]
