@@ -71,6 +71,7 @@ calibrate: setup
 	  $(BIN)/python -m ml.simulator.calibrate --size tiny --seeds 11-40 --preset $$preset && \
 	  $(BIN)/python -m ml.simulator.calibrate --size demo --seeds 11-22 --preset $$preset || exit 1; \
 	done
+	$(BIN)/python -m ml.simulator.calibrate --size small --seeds 11-14
 
 # Every benchmark that needs nothing from outside, into one file: make bench [OUT=new.json] [SIZE=paper].
 OUT ?= bench.json

@@ -102,6 +102,26 @@ EXPECTED: dict[tuple[str, str], Measured] = {
             "clicked_articles_15_min": (62.398, 0.829),
         },
     ),
+    ("tabloid", "small"): Measured(
+        "11-14",
+        {
+            "gini_15_min": (0.69503, 0.00207),
+            "top_5_share_15_min": (0.41784, 0.00511),
+            "lifecycle_median_hours": (13.221, 0.961),
+            "lifecycle_peak_minutes": (25.5, 7.62),
+            "front_page_share": (0.7011, 0.000946),
+            "clicks_per_impression": (1.004, 4.65e-05),
+            "inview_median": (9.5, 0.577),
+            "clicked_age_median_hours": (4.4647, 0.102),
+            "popular_15_inview_auc": (0.70142, 0.00289),
+            "personal_inview_auc": (0.74625, 0.00243),
+            "oracle_inview_auc": (0.83829, 0.00154),
+            "popular_15_recall@20": (0.74675, 0.0168),
+            "personal_recall@20": (0.80812, 0.0118),
+            "clicks_per_day": (92530, 347),
+            "clicked_articles_15_min": (110.41, 1.16),
+        },
+    ),
     ("regional", "tiny"): Measured(
         "11-40",
         {

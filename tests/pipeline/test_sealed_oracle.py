@@ -56,6 +56,7 @@ FILES = {
 """May name its files; predictions have an `inview.parquet` of their own, below the lake."""
 SEARCHES = {
     "ml/benchmarks/ingestion.py",
+    "ml/benchmarks/sessions.py",
     "ml/readers/base.py",
     "ml/readers/ebnerd.py",
     "ml/readers/files.py",
@@ -235,14 +236,23 @@ def aside(home, tmp_path_factory):
         return sealed_run(folder, before_the_oracle())
 
 
-def test_nothing_opens_the_oracle_before_evaluation_asks(seen, aside):
-    """Readers, features, training, index and predictions, by Python or by native code. Listed it may be: the reader
-    looks for files of text vectors in whatever folder they are."""
+def opens_nothing_of_it(run: dict) -> bool:
+    """Listed it may be: the reader looks for files of text vectors in whatever folder they are."""
+    return not any(name.split("/")[0] == "oracle" for name in run["opened"]) and set(run["natively"]) <= {"."}
+
+
+def test_nothing_opens_the_oracle_before_evaluation_asks(seen):
+    """Readers, features, training, index and predictions, by Python or by native code."""
     assert {"train/behaviors.parquet", "articles.parquet"} <= set(seen["opened"])
     assert "behaviors.parquet" in seen["elsewhere"]
-    for run in (seen, aside):
-        assert [name for name in run["opened"] if name.split("/")[0] == "oracle"] == []
-        assert set(run["natively"]) <= {"."}
+    assert opens_nothing_of_it(seen)
+
+
+@pytest.mark.slow
+def test_nothing_that_the_report_does_not_need_opens_it(aside):
+    """Promotion, drift, decay and the analysis of the log."""
+    assert opens_nothing_of_it(aside)
+    assert made_of(aside) >= before_evaluation()
 
 
 def test_readers_and_the_check_do_not_even_list_it(home, tmp_path):
@@ -263,11 +273,14 @@ def made_of(run: dict) -> set[tuple[str, str | None]]:
     return {(ref.stage, ref.model) for ref in map(Ref.parse, run["made"])}
 
 
-def test_every_asset_but_evaluation_was_made_under_watch(seen, aside):
-    """Whatever stages and models there are: a new one is watched without a word here."""
-    every = {(s.name, m) for s in STAGES if s.name in before_the_oracle() for m in models_of(s, DEFAULT_MODELS)}
-    assert made_of(seen) == {(stage, model) for stage, model in every if stage not in ASIDE}
-    assert made_of(aside) >= every
+def before_evaluation() -> set[tuple[str, str | None]]:
+    """All stages and models that are made before an evaluation: a new one is watched without a word here."""
+    return {(s.name, m) for s in STAGES if s.name in before_the_oracle() for m in models_of(s, DEFAULT_MODELS)}
+
+
+def test_every_asset_but_evaluation_was_made_under_watch(seen):
+    """Those in ASIDE by the slow test above."""
+    assert made_of(seen) == {(stage, model) for stage, model in before_evaluation() if stage not in ASIDE}
     assert {s.name for s in STAGES} - set(before_the_oracle()) == {
         "evaluation_rq2", "evaluation_segments", "evaluation_report"
     }  # fmt: skip
