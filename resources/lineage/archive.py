@@ -184,9 +184,9 @@ def _read_pointer(found: Partition) -> None:
     found.pointer = values
     lines = {entry.digest: _published(entry) for entry in found.ledger}
     line = lines.get(values["ledger"])
-    if line is None:
+    if not line:
         return wrong("names a publication that the ledger does not hold")
-    if found.ledger and [e for e in found.ledger if _published(e)][-1].digest != values["ledger"]:
+    if [e for e in found.ledger if _published(e)][-1].digest != values["ledger"]:
         wrong("is not that of the ledger's last publication")
     for key in ("version", "manifest", "recipe_key"):
         if line.get(key) != values[key]:

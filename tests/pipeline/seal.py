@@ -95,13 +95,15 @@ def poisoned(oracle: Path, aside: Path) -> Iterator[None]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The environment of the command line for the log, lake and stores in `home`."""
+    """The environment of the command line for the log, lake and stores in `home`, with the recipe that trains in
+    seconds."""
     return {
         **os.environ,
         "DAGSTER_HOME": str(home / "dagster"),
         "NEWSREC_LAKE": str(home / "lake"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
         "NEWSREC_DATASET": "simulated",
+        "NEWSREC_RECIPE": "snert_smoke",
         "NEWSREC_DATA_ROOT": str(home / "log"),
     }
 

@@ -115,6 +115,14 @@ def test_no_bit_anywhere_can_flip_unseen(root, data):
         rewrite(path, before)
 
 
+def test_a_ledger_whose_publications_bear_another_name_is_named(root):
+    for path in (p for p in every_file(root) if p.name == LEDGER):
+        before = path.read_bytes()
+        rewrite(path, before.replace(b'"publication"', b'"qublication"'))
+        assert broken(walk_all(root)), path
+        rewrite(path, before)
+
+
 @pytest.mark.parametrize("name", ["clicks.bin", MANIFEST, LEDGER, "current.json"])
 def test_a_file_that_vanished_is_named(root, name):
     path = next(p for p in every_file(root) if p.name == name and "/clicks/" in str(p))
