@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from resources import ledger
 from resources.erasure.erase import erase, resume
@@ -83,6 +84,7 @@ def test_a_drop_of_erased_readers_alone_leaves_a_log_that_can_be_read(tmp_path: 
     assert ledger.problems(book) == [] and len(list((book.parent / "files").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_what_a_killed_taking_in_left_is_erased_too(tmp_path: Path) -> None:
     source = log(tmp_path)
     mark(drop(tmp_path, "2023-05-21", BOTH))
