@@ -74,11 +74,13 @@ def test_who_and_why_are_those_of_the_last_act(tracker: Tracker) -> None:
 
 
 def test_a_champion_that_is_told_already_is_not_written_again(tracker: Tracker) -> None:
+    written: list[str] = []
     registry.crown(tracker, OLD, A, "ann", "first")
     with pytest.MonkeyPatch.context() as patch:
         for call in ("set_registered_model_alias", "set_model_version_tag", "create_model_version"):
-            patch.setattr(MlflowClient, call, die)
+            patch.setattr(MlflowClient, call, lambda *_, call=call, **__: written.append(call))
         registry.crown(tracker, OLD, A, "ann", "first")
+    assert written == []
 
 
 @pytest.mark.parametrize("tell", ["register", "crown", "note_refusal"])
