@@ -7,7 +7,7 @@ much is computed.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -91,19 +91,26 @@ def _encode(encoder: TextEncoder, texts: list[str], cache: Path) -> None:
     encoder.encode(texts, [text_digest(t) for t in texts], cache, lambda _: None)
 
 
-def small_encoder(folder: Path) -> Path:
-    """A BERT of four narrow layers with random weights and the words of the texts; the folder."""
+def small_encoder(
+    folder: Path, words: Sequence[str] = _WORDS, layers: int = 4, width: int = 128, longest: int = 256
+) -> Path:
+    """A BERT of narrow layers with random weights, four heads, a vocabulary of `words` and room for `longest` tokens;
+    its folder."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
     folder.mkdir()
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=256).save_pretrained(folder)
+    BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=longest).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512,
-        max_position_embeddings=256,
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=4 * width,
+        max_position_embeddings=longest,
+    )
     BertModel(config).save_pretrained(folder)
     return folder

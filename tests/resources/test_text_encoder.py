@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ml.errors import DataError, UsageError
+from pipeline.benchmarks.text import small_encoder
 from resources import text_encoder
 from resources.text_encoder import PACKAGED, TextEncoder, pool, text_digest
 
@@ -18,25 +19,7 @@ WORDS = [f"w{c}{d}" for c in "abcdefgh" for d in "ijklmnop"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT with random weights and a vocabulary of its own."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    folder = tmp_path_factory.mktemp("models") / "tiny_bert"
-    folder.mkdir()
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
+    return small_encoder(tmp_path_factory.mktemp("models") / "tiny_bert", WORDS, layers=2, width=32, longest=64)
 
 
 @pytest.fixture(scope="module")
