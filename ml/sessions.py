@@ -6,6 +6,7 @@ know at one (`ml.asof`).
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numba as nb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ml import schema
@@ -31,18 +33,35 @@ REACH = 5
 MASK_WIDTH = 2 * REACH + 1
 _ROW_GROUP = 1 << 17
 _DIGEST = b"interactions"
-_WRITTEN: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": list(schema.CONTEXT)}
-"""Dictionaries only where values repeat: of the other columns they cost three times as much and more bytes."""
+_COUNTS = [n for n in schema.INTERACTIONS.names if n not in (schema.READ_TIME, *schema.CONTEXT)]
+_WRITTEN: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": list(schema.CONTEXT),
+    "column_encoding": dict.fromkeys(_COUNTS, "DELTA_BINARY_PACKED"),
+}
+"""Differences of ids and times that follow each other are small; dictionaries only where values repeat. Plain values
+cost twice as long to write."""
 
-_REST = tuple(n for n in schema.INTERACTIONS.names if n not in (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID))
+_SORTED_BY = (schema.USER_ID, schema.CLICK_TIME, schema.ARTICLE_ID)
+_REST = tuple(n for n in schema.INTERACTIONS.names if n not in _SORTED_BY)
 
-INTERACTIONS_SQL = f"""
+CLICKS_SQL = f"""
 SELECT user_id, article_id, epoch_ms(time) AS time, {", ".join(_REST)}
 FROM read_parquet($files)
 WHERE epoch_ms(time) >= $start AND epoch_ms(time) < $stop
-ORDER BY user_id, time, article_id, {", ".join(_REST)}
 """
-"""Clicks of `$files` with $start <= time < $stop (ms), by reader and time, with the source's sessions."""
+"""Clicks of `$files` with $start <= time < $stop (ms), in the order of the files."""
+
+OF_READERS = "AND user_id >= $first AND user_id <= $last"
+
+READERS_SQL = """
+SELECT user_id, count(*) AS clicks FROM read_parquet($files)
+WHERE epoch_ms(time) >= $start AND epoch_ms(time) < $stop GROUP BY user_id ORDER BY user_id
+"""
+
+PASS_ROWS = 32_000_000
+"""Clicks held in memory at once, about 100 bytes each; more are read reader range by reader range."""
 
 
 def build_interactions(
@@ -52,41 +71,124 @@ def build_interactions(
     start_ms: int,
     end_ms: int,
     gap_minutes: int = GAP_MINUTES,
+    pass_rows: int = PASS_ROWS,
 ) -> int:
     """Write the clicks with start_ms <= time < end_ms of daily `clicks` files as `interactions` parquet (schema
     `INTERACTIONS`); the number of rows.
 
-    Sorting and windows run out of core within the connection's memory limit; the same clicks give the same bytes
-    whatever the number of threads. Raises DataError naming the file that lacks a column.
+    DuckDB reads, as many readers at a time as have `pass_rows` clicks. Files in the order of their days are ordered by
+    time already, which leaves a stable sort by reader; anything else is sorted by all columns. The same clicks give the
+    same bytes whatever the order, the number of threads and of passes. Raises DataError naming the file that lacks a
+    column.
     """
     for path in click_files:
         require_columns(path, schema.INTERACTIONS, "rebuild the clicks of that day")
     rows = 0
     numbering = _Numbering(gap_minutes * MS_PER_MINUTE)
-    with pq.ParquetWriter(out, schema.INTERACTIONS, **_WRITTEN) as writer:
-        for table in _row_groups(con, click_files, start_ms, end_ms):
-            writer.write_table(numbering.number(table), row_group_size=_ROW_GROUP)
+    with ThreadPoolExecutor(1) as aside, pq.ParquetWriter(out, schema.INTERACTIONS, **_WRITTEN) as writer:
+        written: Future[None] | None = None
+        for table in _row_groups(_passes(con, click_files, start_ms, end_ms, pass_rows)):
+            numbered = numbering.number(table)
+            if written is not None:
+                written.result()
+            written = aside.submit(writer.write_table, numbered, row_group_size=_ROW_GROUP)
             rows += table.num_rows
+        if written is not None:
+            written.result()
     return rows
 
 
-def _row_groups(con: "duckdb.DuckDBPyConnection", files: list[Path], start_ms: int, end_ms: int) -> Iterator[pa.Table]:
-    """The query's rows in tables of `_ROW_GROUP`, whatever the engine's own batches are."""
+def _passes(
+    con: "duckdb.DuckDBPyConnection", files: list[Path], start_ms: int, end_ms: int, pass_rows: int
+) -> Iterator[pa.Table]:
+    """The clicks by reader, time and article, in tables of at most `_ROW_GROUP`."""
     if not files:
         return
-    values = {"files": [str(f) for f in files], "start": start_ms, "stop": end_ms}
-    waiting: list[pa.RecordBatch] = []
-    held = 0
-    for batch in con.sql(INTERACTIONS_SQL, params=values).to_arrow_reader(_ROW_GROUP):
-        waiting.append(batch)
-        held += batch.num_rows
-        while held >= _ROW_GROUP:
-            table = pa.Table.from_batches(waiting)
-            yield table.slice(0, _ROW_GROUP).combine_chunks()
-            waiting = table.slice(_ROW_GROUP).to_batches()
-            held -= _ROW_GROUP
-    if held:
-        yield pa.Table.from_batches(waiting).combine_chunks()
+    window = {"files": [str(f) for f in files], "start": start_ms, "stop": end_ms}
+    if sum(pq.read_metadata(f).num_rows for f in files) <= pass_rows:
+        passes = [con.sql(CLICKS_SQL, params=window)]
+    else:
+        readers = con.execute(READERS_SQL, window).fetchnumpy()
+        ranges = _reader_ranges(readers["user_id"], readers["clicks"], pass_rows)
+        passes = [con.sql(CLICKS_SQL + OF_READERS, params=window | {"first": a, "last": b}) for a, b in ranges]
+    for clicks in (query.to_arrow_table().combine_chunks() for query in passes):
+        order = _order(clicks)
+        for begin in range(0, len(order), _ROW_GROUP):
+            yield clicks.take(pa.array(order[begin : begin + _ROW_GROUP]))
+
+
+def _reader_ranges(user: np.ndarray, clicks: np.ndarray, pass_rows: int) -> list[tuple[int, int]]:
+    """(first, last) reader of each pass; `user` int64 [R] ascending, `clicks` int64 [R]. Only a pass of one reader
+    holds more than `pass_rows` clicks."""
+    ranges, begin, until = [], 0, np.cumsum(clicks)
+    while begin < len(user):
+        read = int(until[begin - 1]) if begin else 0
+        end = max(begin + 1, int(np.searchsorted(until, read + pass_rows, side="right")))
+        ranges.append((int(user[begin]), int(user[end - 1])))
+        begin = end
+    return ranges
+
+
+def _order(clicks: pa.Table) -> np.ndarray:
+    """Rows by reader, time, article and then all other columns, nulls last; int64 [n]."""
+    user, time, article = (clicks.column(name).to_numpy() for name in _SORTED_BY)
+    if _ascends(time, user, article):
+        return _by_key(user)
+    return pc.sort_indices(clicks, sort_keys=[(name, "ascending") for name in (*_SORTED_BY, *_REST)]).to_numpy()
+
+
+@nb.njit(cache=True, nogil=True)
+def _ascends(time: np.ndarray, user: np.ndarray, article: np.ndarray) -> bool:
+    """Whether every row's (time, user, article) is above the one before."""
+    for row in range(1, len(time)):
+        if time[row] != time[row - 1]:
+            if time[row] < time[row - 1]:
+                return False
+        elif user[row] != user[row - 1]:
+            if user[row] < user[row - 1]:
+                return False
+        elif article[row] <= article[row - 1]:
+            return False
+    return True
+
+
+@nb.njit(cache=True, nogil=True)
+def _by_key(key: np.ndarray) -> np.ndarray:
+    """Stable order of int64 keys by radix sort, in time linear in the rows: 11 bits a turn, as many as the span of the
+    keys has."""
+    n = len(key)
+    order = np.arange(n)
+    if n == 0:
+        return order
+    low = key.min()
+    span = np.uint64(key.max()) - np.uint64(low)
+    moved, shift = np.empty(n, np.int64), np.uint64(0)
+    while shift < np.uint64(64) and span >> shift > np.uint64(0):
+        place = np.zeros(2049, np.int64)
+        for row in range(n):
+            place[np.int64(((np.uint64(key[row]) - np.uint64(low)) >> shift) & np.uint64(2047)) + 1] += 1
+        place = np.cumsum(place)
+        for i in range(n):
+            row = order[i]
+            digit = np.int64(((np.uint64(key[row]) - np.uint64(low)) >> shift) & np.uint64(2047))
+            moved[place[digit]] = row
+            place[digit] += 1
+        order, moved = moved, order
+        shift += np.uint64(11)
+    return order
+
+
+def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The rows of tables that follow each other in tables of `_ROW_GROUP`."""
+    rest: pa.Table | None = None
+    for more in tables:
+        table = more if rest is None else pa.concat_tables([rest, more])
+        whole = table.num_rows // _ROW_GROUP * _ROW_GROUP
+        for begin in range(0, whole, _ROW_GROUP):
+            yield table.slice(begin, _ROW_GROUP).combine_chunks()
+        rest = table.slice(whole)
+    if rest is not None and rest.num_rows:
+        yield rest.combine_chunks()
 
 
 class _Numbering:
@@ -179,7 +281,8 @@ class Sessions:
 def write_sessions(table: pa.Table, path: Path, digest: str) -> None:
     """Write ranges as parquet, bound to the interactions with content digest `digest`."""
     bound = table.cast(schema.SESSIONS).replace_schema_metadata({_DIGEST: digest.encode()})
-    pq.write_table(bound, path, compression="zstd")
+    near = dict.fromkeys(("first", "target"), "DELTA_BINARY_PACKED")
+    pq.write_table(bound, path, compression="zstd", use_dictionary=["split"], column_encoding=near)
 
 
 def read_sessions(path: Path, digest: str) -> Sessions:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -19,6 +20,7 @@ from ml.errors import DataError
 from ml.log import Clicks
 from ml.sessions import (
     GAP_MINUTES,
+    _reader_ranges,
     build_interactions,
     exclusion_mask,
     read_sessions,
@@ -127,7 +129,7 @@ def test_a_file_without_a_column_is_named(tmp_path: Path) -> None:
 
 
 def test_the_same_clicks_give_the_same_bytes(tmp_path: Path) -> None:
-    """Whatever the threads, the memory and the order of rows and files; more rows than a row group, many ties."""
+    """Whatever the threads, the memory, the passes and the order of rows; more rows than a row group, many ties."""
     rng = np.random.default_rng(0)
     n = 200_000
     user, article, time = rng.integers(0, 2000, n), rng.integers(0, 50, n), rng.integers(0, 3000, n) * 60_000
@@ -137,15 +139,50 @@ def test_the_same_clicks_give_the_same_bytes(tmp_path: Path) -> None:
     table = pa.table(columns, schema=schema.CLICKS)
     shuffled = table.take(pa.array(rng.permutation(n)))
     digests = set()
-    for number, (source, threads, memory) in enumerate(((table, 2, "1GB"), (table, 1, "1GB"), (shuffled, 2, "150MB"))):
+    ways = (
+        (table, 2, n),
+        (table, 1, n),
+        (shuffled, 2, n),
+        (shuffled, 2, 70_000),
+        (table, 2, 150_000),
+        (table, 1, 30_000),
+    )
+    for number, (source, threads, pass_rows) in enumerate(ways):
         files = [tmp_path / f"{number}a.parquet", tmp_path / f"{number}b.parquet"]
         pq.write_table(source.slice(0, n // 3), files[0])
         pq.write_table(source.slice(n // 3), files[1], row_group_size=20_000)
-        config = {"threads": threads, "memory_limit": memory, "temp_directory": str(tmp_path / "spill")}
-        with duckdb.connect(config=config) as con:
-            assert build_interactions(con, files, tmp_path / f"{number}.parquet", 0, 10**12) == n
+        with duckdb.connect(config={"threads": threads, "memory_limit": "150MB"}) as con:
+            assert build_interactions(con, files, tmp_path / f"{number}.parquet", 0, 10**12, pass_rows=pass_rows) == n
         digests.add(hashlib.sha256((tmp_path / f"{number}.parquet").read_bytes()).hexdigest())
     assert len(digests) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(days=st.lists(st.lists(CLICK, max_size=8, unique=True), min_size=1, max_size=2), huge=st.booleans())
+def test_published_order_and_any_other_order_lead_to_the_same_rows(
+    tmp_path_factory: pytest.TempPathFactory, days: list[list[Row]], huge: bool
+) -> None:
+    """Files as they are published take the radix sort, shuffled ones the sort by all columns."""
+    folder = tmp_path_factory.mktemp("clicks")
+    wide = 2**61 if huge else 1
+    rows = [[(u * wide, a, t + 1_000_000 * day, s) for u, a, t, s in of] for day, of in enumerate(days)]
+    published = [sorted(of, key=lambda r: (r[2], r[0], r[1], r[3] is None, r[3])) for of in rows]
+    tables = []
+    for name, of_days in (("published", published), ("reversed", [of[::-1] for of in published[::-1]])):
+        files = [write_clicks(folder / f"{name}{i}.parquet", of) for i, of in enumerate(of_days)]
+        tables.append(build(files, folder / f"{name}.parquet").drop_columns(["read_time"]))
+    assert tables[0].equals(tables[1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(clicks=st.lists(st.integers(1, 9), max_size=12), pass_rows=st.integers(1, 20))
+def test_passes_hold_every_reader_once_and_no_more_clicks_than_allowed(clicks: list[int], pass_rows: int) -> None:
+    user = 3 * np.arange(len(clicks))
+    ranges = _reader_ranges(user, np.array(clicks, dtype=np.int64), pass_rows)
+    held = [[c for u, c in zip(user, clicks, strict=True) if first <= u <= last] for first, last in ranges]
+    assert [c for of in held for c in of] == clicks
+    assert all(len(of) == 1 or sum(of) <= pass_rows for of in held)
+    assert all(sum(a) + b[0] > pass_rows for a, b in pairwise(held)), "a pass could have held one reader more"
 
 
 CLICKS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9), st.integers(0, 30)), max_size=60)
