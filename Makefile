@@ -6,7 +6,7 @@ export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
 export HF_HUB_OFFLINE ?= 1
 # Two processes, each with the tests of whole files.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 DEMO := data/simulated
 SEED ?= 1
 # make run SEED=2 REPLACE=1 writes another demo log over the one that is there.
