@@ -35,6 +35,8 @@ _UNFIT_ROWS = ("out_of_range", pl.col(UNFIT).is_not_null())
 _SMALL = (pl.Int64, pl.Int32, pl.Float32, pl.Float64, pl.Boolean)
 _WIDE = {schema.TIME: pl.Int64(), pa.float32(): pl.Float64()}
 _IMPRESSION = (schema.CLICK_TIME, schema.IMPRESSION_ID, schema.USER_ID)
+_ORIGIN = "__origin"
+"""Column of impressions: the row's number among those given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,20 @@ def clicks(rows: pl.DataFrame, start_ms: int, end_ms: int) -> Canonical:
     return Canonical(single.kept.drop(AGAIN), held_back, figures, remarks)
 
 
-def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int, reused: pl.Series | None = None) -> Canonical:
+def impressions(
+    rows: pl.DataFrame,
+    start_ms: int,
+    end_ms: int,
+    reused: pl.Series | None = None,
+    cells: pl.DataFrame | None = None,
+) -> Canonical:
     """Impressions within [start, end), sorted by (time, impression_id, user_id), each id once.
 
     Id 0 is the published mark of beyond-accuracy requests and may repeat. An impression with a click on an article
     that it did not show is held back (its click stays a click); so are later impressions that reuse an id, and those
-    `reused` (bool [rows], null: no) marks for an id of an earlier day. Where nothing is said of clicks (null) none is
-    taken for granted, with a remark.
+    `reused` (bool [rows], null: no) marks for an id of an earlier day (`told_by_another` finds their clicks). A row is
+    an exact copy if it agrees in the table's columns and in `cells`, what else the source says of it. Where nothing is
+    said of clicks (null) none is taken for granted, with a remark.
     """
     rules = [
         _UNFIT_ROWS,
@@ -92,7 +101,11 @@ def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int, reused: pl.Serie
         (_REUSED_ID, pl.col(_MARKED)),
     ]
     marked = pl.lit(None, dtype=pl.Boolean) if reused is None else reused
-    complete_rows = complete(rows, schema.IMPRESSIONS).with_columns(marked.alias(_MARKED))
+    complete_rows = complete(rows, schema.IMPRESSIONS).with_columns(
+        marked.alias(_MARKED), pl.int_range(pl.len(), dtype=pl.Int64).alias(_ORIGIN)
+    )
+    if cells is not None:
+        complete_rows = complete_rows.hstack(cells.rename(lambda name: f"__cell_{name}"))
     judged = judge(complete_rows, "impressions", rules)
     told = judged.kept.drop(_MARKED)
     unsaid = told.clear()
@@ -111,6 +124,17 @@ def impressions(rows: pl.DataFrame, start_ms: int, end_ms: int, reused: pl.Serie
     held_back = pa.concat_tables([judged.held_back, single.held_back])
     figures = counted(len(rows), len(single.kept), len(held_back), len(distinct.repeated))
     return Canonical(single.kept, held_back, figures, remarks)
+
+
+def told_by_another(published: Canonical, ids: pl.Series, reused: pl.Series | None = None) -> pl.Series:
+    """Which of the rows that `impressions` was given, with these `ids` and marks, bear the id of an impression that
+    another row tells (bool [rows]): nobody can know which clicks such an id stands for, so only the published row's
+    count. Id 0 names no impression."""
+    told = published.rows.filter(pl.col(schema.IMPRESSION_ID) != 0).select(schema.IMPRESSION_ID, _ORIGIN)
+    rows = pl.DataFrame({schema.IMPRESSION_ID: ids.cast(pl.Int64, strict=False)}).with_row_index(_ROW)
+    found = rows.join(told, on=schema.IMPRESSION_ID, how="left", maintain_order="left")
+    other = (found[_ORIGIN] != found[_ROW].cast(pl.Int64)).fill_null(False)
+    return other if reused is None else other | reused.fill_null(False)
 
 
 def _like_the_one_before(rows: pl.DataFrame, keys: Sequence[str]) -> np.ndarray:
@@ -161,7 +185,8 @@ def _without_repetitions(rows: pl.DataFrame) -> _Distinct:
     if not repeated.any():
         return _Distinct(rows, rows.clear())
     some = rows.with_row_index(_ROW).filter(repeated)
-    return _kept_of(rows, repeated, some.unique([c for c in rows.columns if c != SOURCE], keep="first"))
+    told = [c for c in rows.columns if c not in (SOURCE, _ORIGIN)]
+    return _kept_of(rows, repeated, some.unique(told, keep="first"))
 
 
 def _kept_of(rows: pl.DataFrame, repeated: np.ndarray, first: pl.DataFrame) -> _Distinct:

@@ -62,6 +62,7 @@ _LOGS = tuple(f"{split}/{name}.parquet" for split in SPLITS for name in ("behavi
 REPEATED_MS = 3_000
 """A history's row this near to a click of behaviors is that click: both times are rounded to seconds."""
 _IDS = pl.List(pl.Int64)
+_CLICK_CELLS = ("read_time", "next_read_time", "next_scroll_percentage")
 _FIRST_SEEN = "published_is_first_seen"
 _REPEATED, _ROW = "__repeated", "__row"
 _TEST = r"(^|/)test/behaviors\.parquet$"
@@ -111,13 +112,16 @@ class EbnerdReader(Reader):
         behaviors, history = (_optional(raw_day / f"{name}.parquet") for name in ("behaviors", "history"))
         if behaviors is None and history is None:
             raise DataError(f"{raw_day} holds neither behaviors.parquet nor history.parquet: split the log again")
+        reused = _reused(behaviors)
+        impressions = canonical.impressions(_impressions_of(behaviors), start, end, reused, _cells_of(behaviors))
+        if behaviors is not None:
+            behaviors = behaviors.filter(~canonical.told_by_another(impressions, behaviors["impression_id"], reused))
         clicked, remarks = _clicked_of(behaviors)
         read, more = _read_in(history)
         remarks += more
         both = {False: clicked, True: _at_the_clicks_repeated(read, clicked)}
         marked = [rows.with_columns(pl.lit(again).alias(canonical.AGAIN)) for again, rows in both.items()]
         clicks = canonical.clicks(pl.concat(marked), start, end)
-        impressions = canonical.impressions(_impressions_of(behaviors), start, end, _reused(behaviors))
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         listed = _optional(raw_day / "articles.parquet")
         known = _optional(raw_day / UNLISTED)
@@ -179,16 +183,13 @@ def _clicked_of(behaviors: pl.DataFrame | None) -> tuple[pl.DataFrame, list[Rema
     however many clicks it bears."""
     if behaviors is None or "article_ids_clicked" not in behaviors.columns:
         return canonical.empty(schema.CLICKS), []
-    impression = pl.col("impression_id")
-    if REUSED in behaviors.columns:
-        impression = pl.when(pl.col(REUSED).is_null()).then(impression)  # the id is another impression's
     clicked = behaviors.filter(pl.col("article_ids_clicked").list.len() > 0)
     rows = clicked.select(
         pl.col("user_id"),
         pl.col("article_ids_clicked").alias(schema.ARTICLE_ID),
         _click_time().alias(schema.CLICK_TIME),
         pl.col("session_id").alias(schema.SESSION_ID),
-        pl.when(impression > 0).then(impression).alias(schema.IMPRESSION_ID),
+        pl.when(pl.col("impression_id") > 0).then("impression_id").alias(schema.IMPRESSION_ID),
         pl.col("next_read_time").alias(schema.READ_TIME),
         pl.col("next_scroll_percentage").alias(schema.SCROLL),
         pl.col("device_type").alias("device"),
@@ -271,6 +272,11 @@ def _impressions_of(behaviors: pl.DataFrame | None) -> pl.DataFrame:
         nothing = pl.lit([], dtype=_IDS)
         rows = rows.with_columns(pl.when(unpublished).then(nothing).otherwise(schema.CLICKED).alias(schema.CLICKED))
     return canonical.complete(rows, schema.IMPRESSIONS)
+
+
+def _cells_of(behaviors: pl.DataFrame | None) -> pl.DataFrame | None:
+    """What rows of behaviors say of their clicks beside which articles they were."""
+    return None if behaviors is None else behaviors.select([c for c in _CLICK_CELLS if c in behaviors.columns])
 
 
 def _reused(behaviors: pl.DataFrame | None) -> pl.Series | None:

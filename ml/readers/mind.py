@@ -135,10 +135,10 @@ class MindReader(Reader):
     def tables(self, raw_day: Path, dataset: Dataset, day: date) -> DayTables:
         start, end = dataset.clock.start(day), dataset.clock.end(day)
         raw = frame(raw_day / "impressions.parquet").with_columns(milliseconds("time").alias(schema.CLICK_TIME))
-        clicked = raw.filter(pl.col("clicked").list.len() > 0).with_columns(pl.col("clicked").alias(schema.ARTICLE_ID))
-        link = pl.when(pl.col(REUSED).is_null()).then(schema.IMPRESSION_ID).alias(schema.IMPRESSION_ID)
-        clicks = canonical.clicks(clicked.with_columns(link).explode(schema.ARTICLE_ID), start, end)
         impressions = canonical.impressions(_impressions_of(raw), start, end, raw[REUSED])
+        told = raw.filter(~canonical.told_by_another(impressions, raw[schema.IMPRESSION_ID], raw[REUSED]))
+        clicked = told.filter(pl.col("clicked").list.len() > 0).with_columns(pl.col("clicked").alias(schema.ARTICLE_ID))
+        clicks = canonical.clicks(clicked.explode(schema.ARTICLE_ID), start, end)
         seen = canonical.first_seen(clicks.rows, impressions.rows)
         news = raw_day / "articles.parquet"
         listed = frame(news) if news.is_file() else None

@@ -80,6 +80,16 @@ def test_each_clicked_candidate_is_a_click(tmp_path: Path) -> None:
         assert tables.impressions.schema.equals(schema.IMPRESSIONS)
 
 
+@pytest.mark.parametrize("day", [9, 10])
+def test_an_impression_of_a_used_id_gives_no_clicks(tmp_path: Path, day: int) -> None:
+    lines = ["1|U7|11/9/2019 1:00:00 AM||N1-0 N2-1", f"1|U8|11/{day}/2019 2:00:00 AM||N1-1 N2-1"]
+    made = split_and_read(write_mind(tmp_path / "in", "train", lines), tmp_path / "out")
+    assert [row for tables in made.values() for row in columns(tables.clicks, "user_id", "article_id")] == [(7, 2)]
+    assert [r for t in made.values() for r in t.quarantine["reason"].to_pylist()] == ["duplicate_impression_id"]
+    for tables in made.values():
+        assert_conserved(tables)
+
+
 def test_histories_are_counted_and_make_no_clicks(tmp_path: Path) -> None:
     days = split_and_read(small(tmp_path / "in"), tmp_path / "out")
     assert [days[d].counts["clicks"]["untimed_history"] for d in days] == [2, 1, 1]
