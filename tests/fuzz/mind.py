@@ -122,7 +122,8 @@ def losses(source: Source, root: Path, out: Path, days: Days) -> list[str]:
                 said.append(f"{name}: expected {str(expected)[:200]}")
     said += [f"{name} is no line of the log" for name in (*placed, *aside)]
     said += _news_losses(root, out, days, [r for r in held_back if r["table"] == "articles"])
-    news = any((root / folder / "news.tsv").is_file() for folder in ("", *_FOLDERS))
+    folders = [root / folder for folder in ("", *_FOLDERS)]
+    news = any((at / "news.tsv").is_file() and (at / "behaviors.tsv").is_file() for at in folders)
     clock = DATASETS["mind"].clock
     raw = [(out / str(d), _impressions(out / str(d)), clock.start(d), clock.end(d)) for d in days]
     again = oracle.reused(raw)
@@ -172,12 +173,12 @@ def _day_losses(raw: Path, day: date, tables: DayTables, again: set[tuple[Path, 
     clock = DATASETS["mind"].clock
     start, end = clock.start(day), clock.end(day)
     rows = plain(raw / "impressions.parquet")
-    number = [None if (raw, i) in again else oracle.within(r["impression_id"], 1, 2**63) for i, r in enumerate(rows)]
-    clicks = [
-        oracle.Click(r["time"], r["user_id"], a, cells=(n,))
-        for n, r in zip(number, rows, strict=True) for a in r["clicked"] or []
-    ]  # fmt: skip
     shown = [(*r[:5], (raw, i) not in again) for i, r in enumerate(_impressions(raw))]
+    silent = oracle.silent(shown, start, end) | {i for folder, i in again if folder == raw}
+    clicks = [
+        oracle.Click(r["time"], r["user_id"], a, cells=(oracle.within(r["impression_id"], 1, 2**63),))
+        for i, r in enumerate(rows) if i not in silent for a in r["clicked"] or []
+    ]  # fmt: skip
     ids = Counter(tables.impressions[schema.IMPRESSION_ID].to_pylist())
     said = oracle.losses("clicks", tables, oracle.clicks(clicks, start, end), oracle.published_clicks(tables))
     said += oracle.losses("impressions", tables, oracle.impressions(shown, start, end), ids)

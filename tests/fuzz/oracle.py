@@ -122,11 +122,10 @@ def impressions(rows: list[tuple[Any, ...]], start: int, end: int) -> Expected:
     """Of rows (time ms, id, user, inview, clicked, representable, further ...)."""
     result = Expected(len(rows))
     distinct: Counter[Any] = Counter()
-    for time, number, user, inview, clicked, fits, *more in rows:
-        shown, chosen = inview or [], clicked or []
-        sound = fits and is_id(number, user) and time is not None and start <= time < end
-        if sound and shown and is_id(*shown) and set(chosen) <= set(shown):
-            distinct[(time, number, user, tuple(shown), tuple(chosen), *more)] += 1
+    for row in rows:
+        if is_sound(row, start, end):
+            time, number, user, inview, clicked, _, *more = row
+            distinct[(time, number, user, tuple(inview), tuple(clicked or []), *more)] += 1
         else:
             result.held_back += 1
     result.repeated = distinct.total() - len(distinct)
@@ -134,6 +133,22 @@ def impressions(rows: list[tuple[Any, ...]], start: int, end: int) -> Expected:
     result.held_back += sum(n - 1 for number, n in by_id.items() if number != 0)
     result.published = Counter({number: (n if number == 0 else 1) for number, n in by_id.items()})
     return result
+
+
+def is_sound(row: tuple[Any, ...], start: int, end: int) -> bool:
+    """Whether an impression can be published, but for its id."""
+    time, number, user, inview, clicked, fits, *_ = row
+    inside = fits and is_id(number, user) and time is not None and start <= time < end
+    return bool(inside and inview and is_id(*inview) and set(clicked or []) <= set(inview))
+
+
+def silent(rows: Sequence[tuple[Any, ...]], start: int, end: int) -> set[int]:
+    """Rows of a day (from 0, as for `impressions`) whose clicks do not count, for their id is that of an impression
+    that another row tells."""
+    stands: dict[int, int] = {}
+    for i in sorted((i for i, r in enumerate(rows) if is_sound(r, start, end)), key=lambda i: (rows[i][0], rows[i][2])):
+        stands.setdefault(rows[i][1], i)
+    return {i for i, row in enumerate(rows) if row[1] and stands.get(row[1], i) != i}
 
 
 def reused(days: Sequence[tuple[Path, Sequence[tuple[Any, ...]], int, int]]) -> set[tuple[Path, int]]:

@@ -185,9 +185,9 @@ def _read(seconds: float | None, percent: float | None) -> tuple[float | None, f
     return oracle.within(seconds, 0, 86_400), oracle.within(percent, 0, 100)
 
 
-def _cells(row: dict[str, Any], reused: bool) -> tuple[Any, ...]:
+def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
     """What an impression tells of its clicks, as `oracle.Click` takes it."""
-    number = None if reused else oracle.within(row["impression_id"], 1, 2**63 - 1)
+    number = oracle.within(row["impression_id"], 1, 2**63 - 1)
     read = _read(row.get("next_read_time"), row.get("next_scroll_percentage"))
     return (number, *read, row["session_id"], row["device_type"], None, None, None, row["is_subscriber"])
 
@@ -201,12 +201,17 @@ def _repeated(time: int | None, user: int | None, article: int | None, clicks: l
     return min(near, key=lambda t: (abs(t - time), -t), default=time)  # type: ignore[operator]
 
 
+def _comparable(cell: Any) -> Any:
+    """A cell that equals itself, NaN too."""
+    return "NaN" if cell != cell else cell
+
+
 def _ebnerd_shown(raw: Path) -> list[tuple[Any, ...]]:
     """A raw day's impressions, as `oracle.impressions` takes them."""
-    wanted = ("session_id", "device_type", "is_subscriber")
+    wanted = ("session_id", "device_type", "is_subscriber", "read_time", "next_read_time", "next_scroll_percentage")
     return [
         (r["impression_time"], r["impression_id"], r["user_id"], r["article_ids_inview"], r.get("article_ids_clicked"),
-         oracle.are_codes(r["device_type"]), *(r[c] for c in wanted))
+         oracle.are_codes(r["device_type"]), *(_comparable(r.get(c)) for c in wanted))
         for r in plain(raw / "behaviors.parquet")
     ]  # fmt: skip
 
@@ -217,12 +222,12 @@ def _ebnerd_day(raw: Path, day: date, tables: DayTables, again: set[tuple[Path, 
     start, end = clock.start(day), clock.end(day)
     shown = plain(raw / "behaviors.parquet")
     impressions = [(*r[:5], r[5] and (raw, i) not in again, *r[6:]) for i, r in enumerate(_ebnerd_shown(raw))]
+    silent = oracle.silent(impressions, start, end) | {i for folder, i in again if folder == raw}
     clicks = [
         oracle.Click(
-            _clicked_at(r), r["user_id"], a, oracle.are_codes(r["device_type"]),
-            _cells(r, (raw, i) in again), r["source"],
+            _clicked_at(r), r["user_id"], a, oracle.are_codes(r["device_type"]), _cells(r), r["source"],
         )
-        for i, r in enumerate(shown) for a in r.get("article_ids_clicked") or []
+        for i, r in enumerate(shown) if i not in silent for a in r.get("article_ids_clicked") or []
     ]  # fmt: skip
     read = [
         oracle.Click(
