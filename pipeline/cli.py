@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ml.errors import DataError, NewsrecError, UsageError
+from ml.seeds import MOST_SEED
 from pipeline.audit.cli import audit
 from pipeline.bench import bench
 from pipeline.days import parse_day
@@ -50,6 +51,7 @@ ProfileOption = Annotated[
     str | None, typer.Option("--profile", help="test cases: quick (10,000), full (100,000) or smoke (200)")
 ]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="snert_quick, snert_thesis or snert_smoke")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="of all that is drawn at random")]
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]
 
 
@@ -108,7 +110,7 @@ def run(
     models: Annotated[str | None, typer.Option(help="comma-separated names; default: all")] = None,
     profile: ProfileOption = None,
     recipe: RecipeOption = None,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     inview: Annotated[
         str, typer.Option(help="synthesise in-view lists for a click-only log: popularity or uniform")
@@ -304,7 +306,7 @@ def spec(
     split: SplitOption = "rolling",
     model: Annotated[str, typer.Option(help="a model that is trained")] = "snert",
     recipe: Annotated[str | None, typer.Option("--recipe", help="a recipe by name")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
 ) -> None:
     """Print a training's specification from the lake, for `python -m ml.train SPEC.json`."""
     from pipeline.spec import spec_json
@@ -355,7 +357,7 @@ def challenge(
     split: SplitOption = "rolling",
     profile: ProfileOption = None,
     recipe: RecipeOption = None,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
     margin_recall: Annotated[float, typer.Option(min=0, help="loss of RQ1 Recall@20 that is tolerated")] = 0.01,
     margin_auc: Annotated[float, typer.Option(min=0, help="loss of RQ2 AUC that is tolerated")] = 0.01,
     margin_coverage: Annotated[float, typer.Option(min=0, help="loss of RQ3 coverage that is tolerated")] = 0.01,
@@ -437,7 +439,7 @@ def decay(
     days: Annotated[int, typer.Option("--days", min=1, max=60, help="test it up to so many days later")] = 7,
     profile: ProfileOption = None,
     recipe: RecipeOption = None,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Test the checkpoint of a day (default: the oldest in the lake) on later days, without training it again."""
@@ -494,7 +496,7 @@ def validate(
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="folder to write")],
     size: Annotated[str, typer.Option(help="tiny, tiny_weeks, demo, small, week or large")] = "demo",
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
     preset: Annotated[str, typer.Option(help="tabloid or regional")] = "tabloid",
     workers: Annotated[
         int | None, typer.Option(min=1, help="threads, all cores by default; the bytes do not depend on it")

@@ -255,6 +255,7 @@ class OwnLogReader(Reader):
     """Reads logs that keep to the contract."""
 
     names = (LOG_FILE, *(f"{table}.parquet" for table in TABLES), *(f"{table}/*.parquet" for table in TABLES))
+    of_the_root = (LOG_FILE,)
     derived_files = (UNLISTED,)
     expected = frozenset({("articles", "never_shown"), ("articles", "after_log_end")})
 
