@@ -38,13 +38,24 @@ app.add_typer(lake_app, name="lake")
 app.command()(bench)
 app.command()(erase)
 
+
+def _path(text: str) -> Path:
+    """A path given on the command line; an empty one, as of a variable that is not set, would be the working folder."""
+    if not text:
+        raise typer.BadParameter("it is empty: name a folder ('.' is the one you are in)")
+    return Path(text)
+
+
 DatasetOption = Annotated[
     str,
     typer.Option(
         "--dataset", help="simulated, ebnerd, globo, mind, or own: what log.toml names", envvar="NEWSREC_DATASET"
     ),
 ]
-RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the log; default: as configured")]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", metavar="DIR", parser=_path, help="folder of the log; default: as configured"),
+]
 DayOption = Annotated[str | None, typer.Option("--as-of", metavar="DAY", help="YYYY-MM-DD")]
 SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or lag_K")]
 ProfileOption = Annotated[
@@ -300,7 +311,9 @@ def _newest(toolbox: "ToolBox", dataset: str, stage: str, split: str, model: str
 
 @app.command()
 def spec(
-    out: Annotated[Path, typer.Option("--out", help="folder that the training will write")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", parser=_path, help="folder that the training will write")
+    ],
     dataset: DatasetOption = "simulated",
     as_of: DayOption = None,
     split: SplitOption = "rolling",
@@ -475,7 +488,7 @@ def _print_page(found: "tuple[dict[str, Any], str, Path]", as_json: bool) -> Non
 
 @app.command()
 def validate(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the log")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="folder of the log")],
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="whose contract; default: as the folder looks")
     ] = None,
@@ -494,7 +507,7 @@ def validate(
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option("--out", help="folder to write")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", parser=_path, help="folder to write")],
     size: Annotated[str, typer.Option(help="tiny, tiny_weeks, demo, small, week or large")] = "demo",
     seed: SeedOption = 1,
     preset: Annotated[str, typer.Option(help="tabloid or regional")] = "tabloid",
@@ -532,7 +545,7 @@ def landing(dataset: DatasetOption = "simulated", data_root: RootOption = None, 
 
 @app.command()
 def land(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder with the day's files")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="folder with the day's files")],
     day: Annotated[str, typer.Option("--day", metavar="DAY", help="YYYY-MM-DD")],
     dataset: DatasetOption = "simulated",
     data_root: RootOption = None,
@@ -550,7 +563,7 @@ def land(
 def correct(
     day: Annotated[str, typer.Option("--day", metavar="DAY", help="YYYY-MM-DD")],
     folder: Annotated[
-        Path, typer.Option("--from", metavar="DIR", help="folder with the day's files as they should be")
+        Path, typer.Option("--from", metavar="DIR", parser=_path, help="folder with the day's files as they should be")
     ],
     why: Annotated[str, typer.Option("--why", help="the reason, for the record")],
     dataset: DatasetOption = "simulated",

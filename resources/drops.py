@@ -248,6 +248,7 @@ def rows_of(path: Path) -> int:
 
 def _lines_of(path: Path) -> int:
     """Lines with anything before their line break, read a block at a time, however long they are."""
+    from ml.readers.files import Expands
     from ml.readers.text import most_decoded
 
     most, decoded, lines, within = most_decoded(path), 0, 0, False
@@ -255,7 +256,7 @@ def _lines_of(path: Path) -> int:
         while block := stream.read(_BLOCK):
             decoded += len(block)
             if decoded > most:
-                raise ValueError(f"it expands to more than {most >> 20} MiB")
+                raise Expands(most)
             first, *others = block.split(b"\n")
             within = within or bool(first.strip(b"\r"))
             for line in others:

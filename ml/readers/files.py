@@ -50,10 +50,19 @@ DAMAGE = (
 )
 """What libraries raise over damaged files; PanicException is no Exception."""
 
+_DAMAGED = "it is damaged or incomplete, fetch it again"
+_LOOKED_AT = 1_024
 _BUFFER = 1 << 20
 _ROWS = 65_536
 _DECODED_FLOOR = 256 << 20
 _DECODED = 100
+
+
+class Expands(ValueError):
+    """A file holds more than its size allows."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"it expands to more than {most >> 20} MiB, the most that is read of a file of its size")
 
 
 def _integer(kind: pa.DataType) -> bool:
@@ -181,7 +190,7 @@ def parquet_pieces(
                     table, damage = sound(part)
                     decoded += table.nbytes
                     if decoded > most:
-                        raise ValueError(f"it expands to more than {most >> 20} MiB")
+                        raise Expands(most)
                     yield table, damage
     except DAMAGE as error:
         raise unreadable(path, error) from error
@@ -262,12 +271,51 @@ def carried_type(kind: pa.DataType) -> pa.DataType:
 
 
 def unreadable(path: Path, error: BaseException) -> DataError:
-    """The error about a damaged file."""
-    empty = path.is_file() and path.stat().st_size == 0
-    reason = "it is empty" if empty else one_line(error)
+    """The error about a file that cannot be read: why, and what to do. Only what cannot be told is called damaged."""
+    reason, remedy = _diagnosis(path, error)
+    return DataError(f"{printable(path)} cannot be read ({reason}): {remedy}")
+
+
+def _diagnosis(path: Path, error: BaseException) -> tuple[str, str]:
+    """Why a file cannot be read, and what to do."""
     if isinstance(error, MemoryError):
-        return DataError(f"{printable(path)} cannot be read (it asks for more memory than there is): fetch it again")
-    return DataError(f"{printable(path)} cannot be read ({reason}): it is damaged or incomplete, fetch it again")
+        return "it asks for more memory than there is", "fetch it again"
+    if isinstance(error, UnicodeEncodeError):
+        return "its path is not UTF-8", "rename the file or its folder"
+    packed = path.suffix == ".gz"
+    if isinstance(error, Expands):
+        return one_line(error), "unpack it" if packed else "write it without compression and dictionaries"
+    start, end = _ends(path)
+    if not start:
+        return "it is empty", _DAMAGED
+    if packed and not start.startswith(b"\x1f\x8b"):
+        return "it is not packed by gzip", "leave .gz out of its name, or pack it"
+    if path.suffix == ".parquet":
+        if b"PARE" in (start[:4], end) or "decrypt" in str(error):
+            return "it is encrypted", "write it without encryption"
+        if not start.startswith(b"PAR1"):
+            for magic, what in ((b"\x1f\x8b", "packed by gzip"), (b"PK\3\4", "packed by zip")):
+                if start.startswith(magic):
+                    return f"it is {what}", "unpack it"
+            if _is_text(start):
+                return "it is text, no parquet", "convert it to parquet, as the README does with a CSV file"
+    return one_line(error), _DAMAGED
+
+
+def _ends(path: Path) -> tuple[bytes, bytes]:
+    """The first bytes of a file and the last four; none where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_LOOKED_AT)
+            stream.seek(max(0, path.stat().st_size - 4))
+            return start, stream.read(4)
+    except OSError:
+        return b"?", b""
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether bytes look like text: nothing but what can be printed, in UTF-8 or nearly so."""
+    return all(c.isprintable() or c in "\t\r\n\ufeff" for c in start.decode("utf-8", "replace"))
 
 
 def one_line(said: object, most: int = 300) -> str:

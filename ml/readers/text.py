@@ -17,7 +17,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from ml.errors import DataError
-from ml.readers.files import DAMAGE, listed, printable, unreadable
+from ml.readers.files import DAMAGE, Expands, listed, printable, unreadable
 from ml.readers.rules import NUMBER
 
 LINE_BYTES = 1 << 20
@@ -105,7 +105,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         while chunk := stream.read(_BLOCK):
             decoded += len(chunk)
             if decoded > most:
-                raise ValueError(f"it expands to more than {most >> 20} MiB")
+                raise Expands(most)
             whole, newline, tail = (rest + chunk).rpartition(b"\n")
             if newline:
                 yield whole + newline
@@ -115,7 +115,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                 while chunk := stream.readline(_BLOCK):
                     length += len(chunk)
                     if length > most:
-                        raise ValueError(f"it expands to more than {most >> 20} MiB")
+                        raise Expands(most)
                     if chunk.endswith(b"\n"):
                         break
                 yield rest
