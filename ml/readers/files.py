@@ -6,6 +6,7 @@ mean; what a parquet file may claim (`ml.pages`); cells that no table can take (
 
 import os
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -51,7 +52,10 @@ DAMAGE = (
 """What libraries raise over damaged files; PanicException is no Exception."""
 
 _DAMAGED = "it is damaged or incomplete, fetch it again"
+_ENCRYPTED = ("it is encrypted", "write it without encryption")
 _LOOKED_AT = 1_024
+GZIP = b"\x1f\x8b"
+"""How gzipped bytes begin."""
 _BUFFER = 1 << 20
 _ROWS = 65_536
 _DECODED_FLOOR = 256 << 20
@@ -282,35 +286,36 @@ def _diagnosis(path: Path, error: BaseException) -> tuple[str, str]:
         return "it asks for more memory than there is", "fetch it again"
     if isinstance(error, UnicodeEncodeError):
         return "its path is not UTF-8", "rename the file or its folder"
-    packed = path.suffix == ".gz"
     if isinstance(error, Expands):
-        return one_line(error), "unpack it" if packed else "write it without compression and dictionaries"
-    start, end = _ends(path)
-    if not start:
+        way_out = "unpack it" if path.suffix == ".gz" else "write it without compression and dictionaries"
+        return one_line(error), way_out
+    if isinstance(error, OSError) and error.errno is not None:
+        return one_line(error.strerror or error), "make it readable, or fetch it again"
+    if path.suffix == ".parquet" and "decrypt" in str(error):
+        return _ENCRYPTED
+    if path.is_file() and path.stat().st_size == 0:
         return "it is empty", _DAMAGED
-    if packed and not start.startswith(b"\x1f\x8b"):
-        return "it is not packed by gzip", "leave .gz out of its name, or pack it"
-    if path.suffix == ".parquet":
-        if b"PARE" in (start[:4], end) or "decrypt" in str(error):
-            return "it is encrypted", "write it without encryption"
-        if not start.startswith(b"PAR1"):
-            for magic, what in ((b"\x1f\x8b", "packed by gzip"), (b"PK\3\4", "packed by zip")):
-                if start.startswith(magic):
-                    return f"it is {what}", "unpack it"
-            if _is_text(start):
-                return "it is text, no parquet", "convert it to parquet, as the README does with a CSV file"
-    return one_line(error), _DAMAGED
+    return (_other_kind(path) if path.is_file() else None) or (one_line(error), _DAMAGED)
 
 
-def _ends(path: Path) -> tuple[bytes, bytes]:
-    """The first bytes of a file and the last four; none where it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(_LOOKED_AT)
-            stream.seek(max(0, path.stat().st_size - 4))
-            return start, stream.read(4)
-    except OSError:
-        return b"?", b""
+def _other_kind(path: Path) -> tuple[str, str] | None:
+    """What a file is in truth, and what to do; None where its bytes do not contradict its name."""
+    with path.open("rb") as stream:
+        start = stream.read(_LOOKED_AT)
+    if path.suffix == ".gz":
+        return None if start.startswith(GZIP) else ("it is not packed by gzip", "leave .gz out of its name, or pack it")
+    if path.suffix != ".parquet":
+        if start.startswith(GZIP):
+            return "it is packed by gzip", "end its name in .gz, or unpack it"
+        return ("it is UTF-16", "save it as UTF-8") if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else None
+    if start.startswith(b"PARE"):
+        return _ENCRYPTED
+    for magic, what in ((GZIP, "gzip"), (b"PK\3\4", "zip")):
+        if start.startswith(magic):
+            return f"it is packed by {what}", "unpack it"
+    if _is_text(start) and not start.startswith(b"PAR1"):
+        return "it is text, no parquet", "convert it to parquet, as the README does with a CSV file"
+    return None
 
 
 def _is_text(start: bytes) -> bool:

@@ -27,7 +27,7 @@ ASIDE: Mapping[str, str] = {
 
 BESIDE_A_FILE = "._"
 """How the names begin that macOS gives to what it cannot keep in a file of another system (AppleDouble): no table."""
-_BROKEN = "a link that leads nowhere or in a circle: put what it stands for in its place"
+_BROKEN = "a link that leads nowhere or in a circle, put what it stands for in its place"
 _ASIDE_FILE = "what macOS keeps beside a file"
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z")
 _TABLES = re.compile(

@@ -518,6 +518,21 @@ def test_a_plain_file_under_a_packed_name(tmp_path: Path) -> None:
         column_names(tmp_path / "a.csv.gz")
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzip.compress(b"a\n1\n"), "(it is packed by gzip): end its name in .gz, or unpack it"),
+        ("a\n1\n".encode("utf-16"), "(it is UTF-16): save it as UTF-8"),
+    ],
+)
+def test_a_text_file_in_another_form(tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    for read in (lambda p: column_names(p), lambda p: list(pieces(p, ["a"]))):
+        with pytest.raises(DataError) as error:
+            read(tmp_path / "a.csv")
+        assert said in str(error.value)
+
+
 def test_a_file_that_expands_names_the_limit_and_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ml.readers.files._DECODED_FLOOR", 1 << 20)
     pq.write_table(pa.table({"title": ["a" * 1_000_000] * 40}), tmp_path / "a.parquet")

@@ -137,7 +137,7 @@ def test_a_link_that_leads_nowhere_is_named_as_one(tmp_path: Path) -> None:
     (tmp_path / "more").symlink_to(tmp_path / "nothing")
     found = {s.name: s for s in READERS["ebnerd"].strays(tmp_path)}
     assert [(s.meant, s.vacant) for s in found.values()] == [("", False), ("train/", True)]
-    assert "more (a link that leads nowhere or in a circle: put what" in found["more"].line
+    assert "more (a link that leads nowhere or in a circle, put what" in found["more"].line
     assert found["train"].remedy.startswith("a link that leads nowhere")
 
 
