@@ -370,7 +370,7 @@ def test_every_broken_file_is_named_and_the_rows_of_all_others_are_checked(tmp_p
     name = "clicks/clicks_hour_00{}.csv.gz".format
     assert errors(report) == {
         (name(0), "unparsable"), (name(2), "unparsable"), (name(1), "unreadable_file"), (name(3), "unreadable_file"),
-        (name(4), "refused"), (name(5), "missing_column"),
+        (name(4), "refused"), (name(5), "missing_header"),
     }  # fmt: skip
     assert report.left_out == [name(i) for i in (1, 3, 4, 5)] and report.stops
     assert list(report.files) == [name(0), name(2)]

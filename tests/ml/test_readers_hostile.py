@@ -524,6 +524,7 @@ def test_a_plain_file_under_a_packed_name(tmp_path: Path) -> None:
         (gzip.compress(b"a\n1\n"), "(it is packed by gzip): end its name in .gz, or unpack it"),
         ("a\n1\n".encode("utf-16"), "(it is UTF-16): save it as UTF-8"),
     ],
+    ids=["gzip", "utf-16"],
 )
 def test_a_text_file_in_another_form(tmp_path: Path, data: bytes, said: str) -> None:
     (tmp_path / "a.csv").write_bytes(data)

@@ -93,6 +93,7 @@ def test_exit_codes_and_report(tmp_path):
     "arguments",
     [["validate", ""], ["land", "", "--day", "2023-05-01"], ["run", "--data-root", ""], ["simulate", "--out", ""],
      ["correct", "--day", "2023-05-01", "--why", "x", "--from", ""]],
+    ids=lambda arguments: arguments[0],
 )  # fmt: skip
 def test_an_empty_path_is_no_folder(arguments):
     with pytest.raises(typer.BadParameter, match="it is empty: name a folder"):
