@@ -35,6 +35,7 @@ def _compute(work: Work) -> Summary:
     from ml.analysis import page
     from ml.analysis.log import SpanFiles
     from ml.analysis.measure import analyse
+    from ml.harmless import for_spreadsheets
 
     found = analyse(SpanFiles(work.dataset, **{name: _by_day(work, name) for name in TABLES}), work.progress)
     (work.out / "analysis.json").write_text(json.dumps(found.report, indent=1, allow_nan=False) + "\n")
@@ -44,7 +45,7 @@ def _compute(work: Work) -> Summary:
         path = work.out / "tables" / f"{name}.parquet"
         path.parent.mkdir(exist_ok=True)
         rows[path.relative_to(work.out).as_posix()] = write_parquet(table, path)
-        pyarrow.csv.write_csv(table, path.with_suffix(".csv"))
+        pyarrow.csv.write_csv(for_spreadsheets(table), path.with_suffix(".csv"))
     measures = {name: entry["value"] for name, entry in found.report["measures"].items()}
     return Summary(
         rows=rows,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ml.harmless import without_controls
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -65,7 +67,7 @@ def _draw(ax: Any, panel: Panel) -> None:
     for label, (x, y) in panel.lines.items():
         grey = label in panel.grey
         colour = _GREY if grey else next(colours)
-        ax.plot(x, y, color=colour, linewidth=0.9 if grey else 1.5, linestyle=":" if grey else "-", label=label)
+        ax.plot(x, y, color=colour, linewidth=0.9 if grey else 1.5, linestyle=":" if grey else "-", label=plain(label))
         if label in panel.bands:
             half = np.asarray(panel.bands[label])
             ax.fill_between(x, y - half, y + half, color=colour, alpha=0.2, linewidth=0)
@@ -145,7 +147,7 @@ def category_bars(name: str, shares: dict[str, dict[str, float]]) -> str:
             x = np.arange(len(categories)) - 0.4 + (number + 0.5) * width
             colour = "#c9cdd2" if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
             ax.bar(x, [share.get(c, 0.0) for c in categories], width, color=colour, label=series)
-        ax.set_xticks(range(len(categories)), categories, rotation=35, ha="right")
+        ax.set_xticks(range(len(categories)), [plain(c) for c in categories], rotation=35, ha="right")
         ax.set_ylabel("share")
         ax.grid(axis="y", color="#eef0f2")
         ax.set_axisbelow(True)
@@ -155,6 +157,12 @@ def category_bars(name: str, shares: dict[str, dict[str, float]]) -> str:
 
 def _marker(points: list[Any]) -> str:
     return "o" if len(points) == 1 else ""
+
+
+def plain(label: str) -> str:
+    """A label that stands for itself: without formulas between dollars, controls, and the sign that hides it."""
+    text = without_controls(label).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _style(name: str) -> Any:

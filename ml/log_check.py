@@ -173,7 +173,8 @@ def check_undeclared(root: Path, error: DataError, progress: Progress | None = N
     if str(error).startswith(printable(root / LOG_FILE)):
         report.stop_at([refusal(error, root, root / LOG_FILE, f"correct {LOG_FILE} by docs/own_log.md")])
     elif not any(b.file and b.file in str(error) for b in report.breaches if b.severity == "error"):
-        report.stop_at([refusal(error, root)])
+        said = refusal(error, root)
+        report.stop_at([] if said in report.breaches else [said])
     return report
 
 

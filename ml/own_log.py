@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ml.clock import MS_PER_DAY, DayClock
 from ml.datasets import DATASETS, OWN, Dataset, SyntheticInView
 from ml.errors import DataError
+from ml.readers import reader
 from ml.readers.contract import ARTICLES
 from ml.readers.files import DAMAGE, one_line, parquet_pieces, parquet_schema, printable, regular
 from ml.readers.own_log import LOG_FILE, REMEDY, columns_of, table_files, utc_milliseconds
@@ -71,8 +72,15 @@ class LogFile(BaseModel):
 
     @model_validator(mode="after")
     def _in_order(self) -> "LogFile":
-        if self.first_day and self.last_day and not 0 <= (self.last_day - self.first_day).days < MOST_DAYS:
-            raise ValueError(f"first_day to last_day must be 1 to {MOST_DAYS} days")
+        if self.first_day and self.last_day:
+            days = (self.last_day - self.first_day).days + 1
+            if days < 1:
+                raise ValueError(f"last_day {self.last_day} is before first_day {self.first_day}: correct one of them")
+            if days > MOST_DAYS:
+                raise ValueError(
+                    f"first_day {self.first_day} to last_day {self.last_day} are {days:,} days of at most "
+                    f"{MOST_DAYS:,}: name fewer, clicks of other days go to quarantine"
+                )
         return self
 
 
@@ -100,15 +108,25 @@ def log_content(root: Path) -> dict[str, Any]:
     if len(content) > _BYTES:
         raise DataError(f"{printable(path)} is larger than {_BYTES >> 20} MiB: it holds a few lines of text")
     try:
-        return tomllib.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{printable(path)} is not UTF-8 text: save it as UTF-8") from error
+    if "\0" in text:
+        raise DataError(f"{printable(path)} holds zero bytes, as UTF-16 does: save it as UTF-8")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise DataError(
+            f"{printable(path)} is nested too deeply: it holds a few entries, see docs/own_log.md"
+        ) from error
+    except ValueError as error:
         raise DataError(f"{printable(path)} is no TOML file ({one_line(error)}): see docs/own_log.md") from error
 
 
 def _said(where: tuple[int | str, ...], what: str) -> str:
     """One breach of the declaration: the entry and what it should be."""
-    entry = one_line(".".join(str(part) for part in where)) or "the file"
-    return f"{entry}: {one_line(what.removeprefix('Value error, '))}"
+    said = one_line(what.removeprefix("Value error, "))
+    return f"{one_line('.'.join(map(str, where)))}: {said}" if where else said
 
 
 def declared_dataset(root: Path) -> Dataset:
@@ -168,6 +186,7 @@ def _days(root: Path, clock: DayClock, said: LogFile) -> tuple[date, date]:
     Raises DataError where these leave open whether a clock is off."""
     rows = clicks_by_day(root, clock, said.times_without_zone or "")
     if not rows:
+        reader(OWN).require_events(root, table_files(root, "clicks"))
         raise DataError(f"{printable(root)}: clicks has no row with a time: write one row a click, {REMEDY}")
     low, high = said.first_day or date.min, said.last_day or date.max
     rows = {day: n for day, n in rows.items() if low <= day <= high}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ml.errors import DataError, NewsrecError, UsageError
+from ml.seeds import MOST_SEED
 from pipeline.audit.cli import audit
 from pipeline.bench import bench
 from pipeline.days import parse_day
@@ -37,19 +38,31 @@ app.add_typer(lake_app, name="lake")
 app.command()(bench)
 app.command()(erase)
 
+
+def _path(text: str) -> Path:
+    """A path given on the command line; an empty one, as of a variable that is not set, would be the working folder."""
+    if not text:
+        raise typer.BadParameter("it is empty: name a folder ('.' is the one you are in)")
+    return Path(text)
+
+
 DatasetOption = Annotated[
     str,
     typer.Option(
         "--dataset", help="simulated, ebnerd, globo, mind, or own: what log.toml names", envvar="NEWSREC_DATASET"
     ),
 ]
-RootOption = Annotated[Path | None, typer.Option("--data-root", help="folder of the log; default: as configured")]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", metavar="DIR", parser=_path, help="folder of the log; default: as configured"),
+]
 DayOption = Annotated[str | None, typer.Option("--as-of", metavar="DAY", help="YYYY-MM-DD")]
 SplitOption = Annotated[str, typer.Option("--split", help="rolling, thesis or lag_K")]
 ProfileOption = Annotated[
     str | None, typer.Option("--profile", help="test cases: quick (10,000), full (100,000) or smoke (200)")
 ]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="snert_quick, snert_thesis or snert_smoke")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="of all that is drawn at random")]
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable result on standard output")]
 
 
@@ -108,7 +121,7 @@ def run(
     models: Annotated[str | None, typer.Option(help="comma-separated names; default: all")] = None,
     profile: ProfileOption = None,
     recipe: RecipeOption = None,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     inview: Annotated[
         str, typer.Option(help="synthesise in-view lists for a click-only log: popularity or uniform")
@@ -298,13 +311,15 @@ def _newest(toolbox: "ToolBox", dataset: str, stage: str, split: str, model: str
 
 @app.command()
 def spec(
-    out: Annotated[Path, typer.Option("--out", help="folder that the training will write")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", parser=_path, help="folder that the training will write")
+    ],
     dataset: DatasetOption = "simulated",
     as_of: DayOption = None,
     split: SplitOption = "rolling",
     model: Annotated[str, typer.Option(help="a model that is trained")] = "snert",
     recipe: Annotated[str | None, typer.Option("--recipe", help="a recipe by name")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
 ) -> None:
     """Print a training's specification from the lake, for `python -m ml.train SPEC.json`."""
     from pipeline.spec import spec_json
@@ -355,7 +370,7 @@ def challenge(
     split: SplitOption = "rolling",
     profile: ProfileOption = None,
     recipe: RecipeOption = None,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
     margin_recall: Annotated[float, typer.Option(min=0, help="loss of RQ1 Recall@20 that is tolerated")] = 0.01,
     margin_auc: Annotated[float, typer.Option(min=0, help="loss of RQ2 AUC that is tolerated")] = 0.01,
     margin_coverage: Annotated[float, typer.Option(min=0, help="loss of RQ3 coverage that is tolerated")] = 0.01,
@@ -437,7 +452,7 @@ def decay(
     days: Annotated[int, typer.Option("--days", min=1, max=60, help="test it up to so many days later")] = 7,
     profile: ProfileOption = None,
     recipe: RecipeOption = None,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Test the checkpoint of a day (default: the oldest in the lake) on later days, without training it again."""
@@ -473,7 +488,7 @@ def _print_page(found: "tuple[dict[str, Any], str, Path]", as_json: bool) -> Non
 
 @app.command()
 def validate(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the log")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="folder of the log")],
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="whose contract; default: as the folder looks")
     ] = None,
@@ -492,9 +507,9 @@ def validate(
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option("--out", help="folder to write")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", parser=_path, help="folder to write")],
     size: Annotated[str, typer.Option(help="tiny, tiny_weeks, demo, small, week or large")] = "demo",
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: SeedOption = 1,
     preset: Annotated[str, typer.Option(help="tabloid or regional")] = "tabloid",
     workers: Annotated[
         int | None, typer.Option(min=1, help="threads, all cores by default; the bytes do not depend on it")
@@ -530,7 +545,7 @@ def landing(dataset: DatasetOption = "simulated", data_root: RootOption = None, 
 
 @app.command()
 def land(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="folder with the day's files")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", parser=_path, help="folder with the day's files")],
     day: Annotated[str, typer.Option("--day", metavar="DAY", help="YYYY-MM-DD")],
     dataset: DatasetOption = "simulated",
     data_root: RootOption = None,
@@ -548,7 +563,7 @@ def land(
 def correct(
     day: Annotated[str, typer.Option("--day", metavar="DAY", help="YYYY-MM-DD")],
     folder: Annotated[
-        Path, typer.Option("--from", metavar="DIR", help="folder with the day's files as they should be")
+        Path, typer.Option("--from", metavar="DIR", parser=_path, help="folder with the day's files as they should be")
     ],
     why: Annotated[str, typer.Option("--why", help="the reason, for the record")],
     dataset: DatasetOption = "simulated",

@@ -67,7 +67,7 @@ def _almost(root: Path) -> str:
     found = {name: [s for s in layout.strays(root) if s.vacant] for name, layout in READERS.items()}
     score = {name: len(some) + sum(_holds(root / s.name, READERS[name]) for s in some) for name, some in found.items()}
     names = [name for name, n in score.items() if n == max(score.values()) > 0]
-    said = ", ".join(f"{s.name} is almost {s.meant}" for s in found[names[0]][:3]) if names else ""
+    said = ", ".join(f"{s.name} is {s.why or f'almost {s.meant}'}" for s in found[names[0]][:3]) if names else ""
     return f" ({said} of {' or '.join(names)})" if said else ""
 
 

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from ml.datasets import OWN, Dataset, SyntheticInView
 from ml.errors import UsageError
 from ml.models import MODELS
+from ml.seeds import MOST_SEED
 from ml.splits import split
 from resources import running
 from resources.gpu import Device
@@ -40,7 +41,7 @@ class RunSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     split: str = Field(default="rolling", description="rolling, thesis or lag_K")
     profile: str = Field(default="quick", description="smoke: 200 test cases; quick: 10,000; full: 100,000")
-    seed: int = Field(default=1, description="seed of training and of the sample of test minutes")
+    seed: int = Field(default=1, ge=0, le=MOST_SEED, description="seed of training and of the sample of test minutes")
     recipe: str = Field(default="snert_quick", description="recipe of the trained model, by name")
     models: list[str] = Field(default=list(DEFAULT_MODELS), description="models of the report")
     text_families: list[str] = Field(

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from ml.datasets import Dataset
 from ml.durable import sync_folder, write_flushed
 from ml.errors import DataError, LakeError, UsageError
-from resources.manifest import canonical, check_file_name, digest
+from ml.strangers import one_line
+from resources.manifest import DIGEST, canonical, check_file_name, digest
 from resources.staging import temporary_folder
 
 LANDING = "landing"
@@ -131,7 +132,7 @@ def _compare(folder: Path, said: Mapping[str, Mapping[str, Any]], found: Mapping
             raise DataError(f"{name} is named by {MARKER} but is not there: deliver it")
         if name not in said:
             raise DataError(f"{name} is not named by {MARKER}: remove it, or write the marker anew")
-        if said[name]["sha256"] != found[name]:
+        if said[name].get("sha256", found[name]).lower() != found[name]:
             raise DataError(f"{name} has other bytes than {MARKER} says: deliver it again")
         rows = said[name].get("rows")
         if rows is not None and rows != rows_of(folder / name):
@@ -140,7 +141,8 @@ def _compare(folder: Path, said: Mapping[str, Mapping[str, Any]], found: Mapping
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a completion marker says: files ({sha256, rows} by name; None: nothing said) and the time of arrival."""
+    """What a completion marker says: files ({sha256, rows}, either may lack, by name; None: nothing said) and the time
+    of arrival."""
 
     files: Mapping[str, Mapping[str, Any]] | None
     arrived: int | None
@@ -155,26 +157,58 @@ def read_marker(path: Path) -> Marker:
         return Marker(None, None)
     try:
         value = json.loads(data)
-        files = value.get("files")
-        if files is not None:
-            files = {check_file_name(str(name)): dict(entry) for name, entry in files.items()}
-            if not all(isinstance(e["sha256"], str) and isinstance(e.get("rows", 0), int) for e in files.values()):
-                raise TypeError("sha256 is text and rows a whole number")
-        arrived = value.get("arrived")
-        return Marker(files, None if arrived is None else _instant(arrived))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, LakeError) as error:
-        raise DataError(
-            f"{MARKER} cannot be understood ({error}): it is empty, or JSON "
-            '{"files": {NAME: {"sha256", "rows"}}, "arrived": TIME WITH ZONE}'
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _not_understood("", "it is no JSON") from error
+    _require("", value, _is_object, "it is no JSON object")
+    files, arrived = value.get("files"), value.get("arrived")
+    if files is not None:
+        _require("files", files, _is_object, "it should hold an object by file name")
+        for name, entry in files.items():
+            _require_entry(name, entry)
+    return Marker(files, None if arrived is None else _instant(arrived))
+
+
+def _require_entry(name: str, entry: Any) -> None:
+    """Raises DataError where the marker says of a file what it cannot say."""
+    try:
+        check_file_name(name)
+    except LakeError as error:
+        raise _not_understood(f"files.{one_line(name, 120)}", "it is no file name for the lake") from error
+    _require(f"files.{name}", entry, _is_object, 'it should be an object, as {"sha256": HEX, "rows": N}')
+    sha256, rows = entry.get("sha256", "0" * 64), entry.get("rows", 0)
+    hexadecimal = isinstance(sha256, str) and DIGEST.fullmatch(sha256.lower()) is not None
+    _require(f"files.{name}.sha256", sha256, lambda _: hexadecimal, "it should be 64 hexadecimal digits")
+    _require(f"files.{name}.rows", rows, lambda n: type(n) is int and n >= 0, "it should be a whole number from 0 up")
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _require(key: str, value: Any, fits: Callable[[Any], bool], what: str) -> None:
+    if not fits(value):
+        raise _not_understood(key, what if not key else f"{what}, not {one_line(repr(value), 80)}")
+
+
+def _not_understood(key: str, what: str) -> DataError:
+    """The error about a marker; `key` is the one that is wrong, empty for the whole."""
+    remedy = "correct it, or leave that key out" if key else f"leave {MARKER} empty, or see docs/landing.md"
+    return DataError(f"{MARKER} cannot be understood{key and f', key {key}'}: {what}: {remedy}")
 
 
 def _instant(text: object) -> int:
-    time = datetime.fromisoformat(str(text))
+    """A time of arrival in ms. Raises DataError for what is none."""
+    try:
+        time = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        time = None
+    shown_text = one_line(repr(text), 80)
+    if time is None:
+        raise _not_understood("arrived", f"{shown_text} is no time as 2023-05-22T09:00:00+02:00")
     if time.tzinfo is None:
-        raise ValueError(f"arrived {text!r} has no time zone")
+        raise _not_understood("arrived", f"{shown_text} has no time zone, as in 2023-05-22T09:00:00+02:00")
     if not FIRST_YEAR <= time.year <= LAST_YEAR:
-        raise ValueError(f"arrived {text!r} is not in the years {FIRST_YEAR} to {LAST_YEAR}")
+        raise _not_understood("arrived", f"{shown_text} is not in the years {FIRST_YEAR} to {LAST_YEAR}")
     return int(time.timestamp() * 1000)
 
 
@@ -214,6 +248,7 @@ def rows_of(path: Path) -> int:
 
 def _lines_of(path: Path) -> int:
     """Lines with anything before their line break, read a block at a time, however long they are."""
+    from ml.readers.files import Expands
     from ml.readers.text import most_decoded
 
     most, decoded, lines, within = most_decoded(path), 0, 0, False
@@ -221,7 +256,7 @@ def _lines_of(path: Path) -> int:
         while block := stream.read(_BLOCK):
             decoded += len(block)
             if decoded > most:
-                raise ValueError(f"it expands to more than {most >> 20} MiB")
+                raise Expands(most)
             first, *others = block.split(b"\n")
             within = within or bool(first.strip(b"\r"))
             for line in others:

@@ -28,7 +28,7 @@ from ml.readers import reader
 from ml.readers.merge import count_rows
 from resources import ledger
 from resources.days import Delivery, Log, days_in
-from resources.drops import MARKER, Drop, copy_file, files_digest, find_drops, iso, walk_files
+from resources.drops import MARKER, Drop, copy_file, files_digest, find_drops, iso, rows_of, walk_files
 from resources.erasure.book import Book
 from resources.erasure.deliveries import FILES, HOME, Kept, kept_files
 from resources.erasure.rows import strip_folder
@@ -261,7 +261,8 @@ class Landing:
                     self._dataset, home, {placed[n]: sha256 for n, sha256 in files.items()}, lambda _: None
                 )
             except DataError as error:
-                raise DataError(_in_terms_of(str(error), home, source, placed)) from error
+                said = self._emptiness(home) or str(error)
+                raise DataError(_in_terms_of(said, home, source, placed)) from error
             if not (split / str(day)).is_dir():
                 days = days_in(split)
                 raise DataError(f"{source} has no row of {day} (its rows are of {days[0]} to {days[-1]})")
@@ -281,11 +282,31 @@ class Landing:
                 raise _NotStill(f"{source / name} changed while it was read: deliver it again")
 
     def _refuse_foreign(self, home: Path) -> None:
-        """Files that the reader would pass over, and vectors, which come with the bundle."""
-        read = set(self._reader.sources(home)) - set(self._reader.artifact_vectors(home).values())
+        """Files that the reader would pass over, those that only a data root has, and vectors, which come with the
+        bundle."""
+        of_the_root = {home / name for name in self._reader.of_the_root}
+        read = set(self._reader.sources(home)) - set(self._reader.artifact_vectors(home).values()) - of_the_root
         foreign = [p for p in walk_files(home) if p not in read]
         if foreign:
             raise DataError(f"{foreign[0]} is no file that a drop of {self._dataset.name} can bring: remove it")
+
+    def _emptiness(self, home: Path) -> str:
+        """What is to be said of files that hold no event, where a reader would speak of a data root; else ""."""
+        try:
+            events = [p for p in self._reader.sources(home) if self._holds_events(home, p)]
+            if any(rows_of(p) for p in events):
+                return ""
+        except DataError:
+            return ""
+        names = ", ".join(p.name for p in events)
+        return f"{home} is empty (no row in {names}): deliver the day's rows; a day without any needs no drop"
+
+    def _holds_events(self, home: Path, path: Path) -> bool:
+        try:
+            self._reader.require_events(home, [path])
+        except DataError:
+            return False
+        return True
 
     def _deliveries(self) -> list[Delivery]:
         kinds = ("drop", "correction")

@@ -13,6 +13,7 @@ import pyarrow as pa
 from ml import published
 from ml.analysis.drawings import drawings
 from ml.analysis.measure import Analysis
+from ml.harmless import without_controls
 
 Json = dict[str, Any]
 SHOWN_ROWS = 50
@@ -30,7 +31,7 @@ def render(found: Analysis) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template().decode()).render(
+    html = environment.from_string(template().decode()).render(
         report=found.report,
         measures=[row(entry) for entry in found.report["measures"].values()],
         drawings=drawings(found),
@@ -38,6 +39,7 @@ def render(found: Analysis) -> str:
         sizes={name: len(table) for name, table in found.tables.items()},
         published_categories=published.CATEGORIES if "categories" in found.tables else {},
     )
+    return without_controls(html)
 
 
 def row(entry: Mapping[str, Any]) -> dict[str, str]:

@@ -52,12 +52,14 @@ class DayTables:
 class Reader(ABC):
     """A source layout: which files it has, how they fall into days, how a raw day becomes canonical tables.
 
-    `names`: paths of the layout below a root, "*" for anything within a part. `drop_folders`: the layout's folder for
+    `names`: paths of the layout below a root, "*" for anything within a part. `of_the_root`: those of them that a data
+    root alone has, no drop. `drop_folders`: the layout's folder for
     files that lie flat in a drop, by pattern of their name. `derived_files`: files of a raw day that follow from its
     others. `expected`: tables and reasons for which published files of the layout are known to lose rows.
     """
 
     names: ClassVar[Sequence[str]] = ()
+    of_the_root: ClassVar[Sequence[str]] = ()
     drop_folders: ClassVar[Mapping[str, str]] = {}
     derived_files: ClassVar[Sequence[str]] = ()
     expected: ClassVar[frozenset[tuple[str, str]]] = frozenset()

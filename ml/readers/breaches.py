@@ -17,6 +17,8 @@ from ml.readers.strays import Stray
 from ml.readers.text import column_names
 
 Severity = Literal["error", "warning"]
+MORE = "; `newsrec validate` names every breach"
+"""What the remedy of a refusal may end with; not in what `newsrec validate` itself reports."""
 NAIVE = "time_without_zone"
 """Kind of the finding that a log's times do not say which moment they are."""
 
@@ -67,16 +69,24 @@ def parquet_breaches(
 
 
 def csv_breaches(path: Path, root: Path, required: Sequence[str], remedy: str) -> list[Breach]:
-    """The required columns that the first line of a CSV file, plain or gzipped, does not name, or names twice."""
+    """The required columns that the first line of a CSV file, plain or gzipped, does not name, or names twice; one
+    finding where it names none."""
     name = relative(path, root)
     try:
         header = column_names(path)
     except DataError as error:
         return [unreadable_file(error, root, path)]
+    if not set(header) & set(required):
+        return [Breach("error", "missing_header", name, "", 1, remedy, [{"value": _other_header(header, required)}])]
     has = {"value": f"it has {listed(header)}"}
     missing = [Breach("error", "missing_column", name, c, 1, remedy, [has]) for c in required if c not in header]
     twice = {c: header.count(c) for c in required if header.count(c) > 1}
     return missing + [Breach("error", "doubled_column", name, c, n, "keep one of them") for c, n in twice.items()]
+
+
+def _other_header(found: Sequence[str], required: Sequence[str]) -> str:
+    said = f"is {listed(found)}" if any(found) else "is blank"
+    return f"its first line {said}; it should name {listed(required)}"
 
 
 def unknown_columns(path: Path, root: Path, found: pa.Schema, known: Sequence[str]) -> list[Breach]:
@@ -123,4 +133,4 @@ def relative(path: Path, root: Path) -> str:
 
 
 def _told(error: DataError, root: Path) -> str:
-    return str(error).replace(f"{printable(root)}/", "").replace(f"{root}/", "")
+    return str(error).replace(MORE, "").replace(f"{printable(root)}/", "").replace(f"{root}/", "")

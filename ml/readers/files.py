@@ -6,6 +6,7 @@ mean; what a parquet file may claim (`ml.pages`); cells that no table can take (
 
 import os
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -50,10 +51,22 @@ DAMAGE = (
 )
 """What libraries raise over damaged files; PanicException is no Exception."""
 
+_DAMAGED = "it is damaged or incomplete, fetch it again"
+_ENCRYPTED = ("it is encrypted", "write it without encryption")
+_LOOKED_AT = 1_024
+GZIP = b"\x1f\x8b"
+"""How gzipped bytes begin."""
 _BUFFER = 1 << 20
 _ROWS = 65_536
 _DECODED_FLOOR = 256 << 20
 _DECODED = 100
+
+
+class Expands(ValueError):
+    """A file holds more than its size allows."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"it expands to more than {most >> 20} MiB, the most that is read of a file of its size")
 
 
 def _integer(kind: pa.DataType) -> bool:
@@ -181,7 +194,7 @@ def parquet_pieces(
                     table, damage = sound(part)
                     decoded += table.nbytes
                     if decoded > most:
-                        raise ValueError(f"it expands to more than {most >> 20} MiB")
+                        raise Expands(most)
                     yield table, damage
     except DAMAGE as error:
         raise unreadable(path, error) from error
@@ -262,12 +275,52 @@ def carried_type(kind: pa.DataType) -> pa.DataType:
 
 
 def unreadable(path: Path, error: BaseException) -> DataError:
-    """The error about a damaged file."""
-    empty = path.is_file() and path.stat().st_size == 0
-    reason = "it is empty" if empty else one_line(error)
+    """The error about a file that cannot be read: why, and what to do. Only what cannot be told is called damaged."""
+    reason, remedy = _diagnosis(path, error)
+    return DataError(f"{printable(path)} cannot be read ({reason}): {remedy}")
+
+
+def _diagnosis(path: Path, error: BaseException) -> tuple[str, str]:
+    """Why a file cannot be read, and what to do."""
     if isinstance(error, MemoryError):
-        return DataError(f"{printable(path)} cannot be read (it asks for more memory than there is): fetch it again")
-    return DataError(f"{printable(path)} cannot be read ({reason}): it is damaged or incomplete, fetch it again")
+        return "it asks for more memory than there is", "fetch it again"
+    if isinstance(error, UnicodeEncodeError):
+        return "its path is not UTF-8", "rename the file or its folder"
+    if isinstance(error, Expands):
+        way_out = "unpack it" if path.suffix == ".gz" else "write it without compression and dictionaries"
+        return one_line(error), way_out
+    if isinstance(error, OSError) and error.errno is not None:
+        return one_line(error.strerror or error), "make it readable, or fetch it again"
+    if path.suffix == ".parquet" and "decrypt" in str(error):
+        return _ENCRYPTED
+    if path.is_file() and path.stat().st_size == 0:
+        return "it is empty", _DAMAGED
+    return (_other_kind(path) if path.is_file() else None) or (one_line(error), _DAMAGED)
+
+
+def _other_kind(path: Path) -> tuple[str, str] | None:
+    """What a file is in truth, and what to do; None where its bytes do not contradict its name."""
+    with path.open("rb") as stream:
+        start = stream.read(_LOOKED_AT)
+    if path.suffix == ".gz":
+        return None if start.startswith(GZIP) else ("it is not packed by gzip", "leave .gz out of its name, or pack it")
+    if path.suffix != ".parquet":
+        if start.startswith(GZIP):
+            return "it is packed by gzip", "end its name in .gz, or unpack it"
+        return ("it is UTF-16", "save it as UTF-8") if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else None
+    if start.startswith(b"PARE"):
+        return _ENCRYPTED
+    for magic, what in ((GZIP, "gzip"), (b"PK\3\4", "zip")):
+        if start.startswith(magic):
+            return f"it is packed by {what}", "unpack it"
+    if _is_text(start) and not start.startswith(b"PAR1"):
+        return "it is text, no parquet", "convert it to parquet, as the README does with a CSV file"
+    return None
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether bytes look like text: nothing but what can be printed, in UTF-8 or nearly so."""
+    return all(c.isprintable() or c in "\t\r\n\ufeff" for c in start.decode("utf-8", "replace"))
 
 
 def one_line(said: object, most: int = 300) -> str:

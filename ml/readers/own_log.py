@@ -32,7 +32,7 @@ from ml.errors import DataError
 from ml.readers import canonical, contract
 from ml.readers.account import Quarantine, Rows
 from ml.readers.base import DayTables, Progress, Reader
-from ml.readers.breaches import NAIVE, Breach, parquet_breaches, relative, unknown_columns
+from ml.readers.breaches import MORE, NAIVE, Breach, parquet_breaches, relative, unknown_columns
 from ml.readers.cells import LIST_ITEMS, PLAUSIBLE_MS
 from ml.readers.codes import category_codes
 from ml.readers.described import fates
@@ -57,10 +57,12 @@ from ml.readers.remarks import Remark, remarks_on
 from ml.readers.reused import REUSED, mark_reused
 from ml.readers.rules import SOURCE, Rule, day_of, judge, milliseconds, outside_days, quarantine
 from ml.readers.spill import DaySpill
+from ml.readers.strays import BESIDE_A_FILE
 from ml.readers.unclicked import UNCLICKED, mark_unclicked, unclicked
 
 LOG_FILE = "log.toml"
-REMEDY = "write the table by the contract of docs/own_log.md; `newsrec validate` names every breach"
+CONTRACT = "write the table by the contract of docs/own_log.md"
+REMEDY = f"{CONTRACT}{MORE}"
 TABLES = {t.name: t for t in contract.TABLES}
 
 _ROWS = {"clicks": 65_536, "impressions": 16_384, "articles": 4_096}
@@ -104,7 +106,8 @@ def table_files(root: Path, table: str, besides: Collection[Path] = ()) -> list[
 def _named(root: Path, table: str) -> list[Path]:
     """What lies at the places of a table."""
     single = root / f"{table}.parquet"
-    return [*([single] if lies_at(single) else []), *sorted((root / table).glob("*.parquet"))]
+    parts = sorted(p for p in (root / table).glob("*.parquet") if not p.name.startswith(BESIDE_A_FILE))
+    return [*([single] if lies_at(single) else []), *parts]
 
 
 def _clashes(root: Path, table: str, found: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -255,6 +258,7 @@ class OwnLogReader(Reader):
     """Reads logs that keep to the contract."""
 
     names = (LOG_FILE, *(f"{table}.parquet" for table in TABLES), *(f"{table}/*.parquet" for table in TABLES))
+    of_the_root = (LOG_FILE,)
     derived_files = (UNLISTED,)
     expected = frozenset({("articles", "never_shown"), ("articles", "after_log_end")})
 
@@ -392,7 +396,7 @@ def _file_breaches(path: Path, root: Path, table: str) -> list[Breach]:
     """What is wrong with a file's columns; whether its times need a zone is known once log.toml is read."""
     known = TABLES[table].columns
     required, optional = ({c.name: c.fits for c in known if c.required is flag} for flag in (True, False))
-    breaches, found = parquet_breaches(path, root, required, optional, REMEDY)
+    breaches, found = parquet_breaches(path, root, required, optional, CONTRACT)
     return breaches if found is None else breaches + unknown_columns(path, root, found, TABLES[table].names)
 
 

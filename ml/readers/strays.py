@@ -10,7 +10,7 @@ lie in the wrong place. What `ASIDE` names is not looked into at all.
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -25,6 +25,10 @@ ASIDE: Mapping[str, str] = {
 }
 """Entries directly below a root that stand beside a log, and what they are."""
 
+BESIDE_A_FILE = "._"
+"""How the names begin that macOS gives to what it cannot keep in a file of another system (AppleDouble): no table."""
+_BROKEN = "a link that leads nowhere or in a circle, put what it stands for in its place"
+_ASIDE_FILE = "what macOS keeps beside a file"
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z")
 _TABLES = re.compile(
     r"\.(parquet|parq|pq|csv|tsv|jsonl?|ndjson|feather|arrow|orc|avro|xlsx?|gz|zip|zst|bz2)(\.|$)", re.I
@@ -38,7 +42,8 @@ class Stray:
     """An entry that is not read: `name` relative to the root, printable, of a folder with "/" at its end.
 
     `meant`: in words, which name it was probably meant to bear; empty where it is like none. `vacant`: whether nothing
-    that is read bears such a name, so that rows are likely to be missing. `why`: what a known neighbour is.
+    that is read bears such a name, so that rows are likely to be missing. `why`: what a known neighbour is,
+    or what is wrong with a link.
     """
 
     name: str
@@ -49,6 +54,8 @@ class Stray:
     @property
     def remedy(self) -> str:
         """What to do."""
+        if self.meant and self.why:
+            return self.why
         if not self.meant:
             return "nothing to do, if it is no part of the log"
         if not self.vacant:
@@ -97,7 +104,7 @@ class _Layout:
             if path in self.taken:
                 continue
             if not _is_folder(entry):
-                yield self._file(path)
+                yield self._broken(path) if _is_broken(entry) else self._file(path)
             elif entry.is_symlink():
                 if not self._is_place(path):  # one in place of a folder of the layout is followed
                     yield self._folder(path, ())
@@ -117,6 +124,8 @@ class _Layout:
         return sorted(parent.name for parent in parents if parent.parent == place)
 
     def _file(self, path: PurePosixPath) -> Stray:
+        if path.name.startswith(BESIDE_A_FILE):
+            return Stray(escaped(str(path)), why=_ASIDE_FILE)
         known = [n.name for n in self.names if n.parent == path.parent]
         if path.name in known:
             return Stray(escaped(str(path)), why="read only beside the other files of its folder")
@@ -127,6 +136,13 @@ class _Layout:
         if packed:
             return self._stray(path, "", packed, "/")
         return self._stray(path, "", self._elsewhere(path.name))
+
+    def _broken(self, path: PurePosixPath) -> Stray:
+        """A link that leads nowhere; in place of a folder of the layout, that folder is missing."""
+        if self._is_place(path):
+            return Stray(escaped(str(path)), escaped(f"{path}/"), True, _BROKEN)
+        found = self._file(path)
+        return found if found.meant else replace(found, why=_BROKEN)
 
     def _elsewhere(self, name: str) -> list[PurePosixPath]:
         """Where in the layout a file of this name lies; patterns that fit any name do not count."""
@@ -170,6 +186,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a circular link
         return False
+
+
+def _is_broken(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link that leads nowhere or in a circle."""
+    return entry.is_symlink() and not Path(entry.path).exists()
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ fields mean (the reader of the layout).
 
 import csv
 import gzip
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +17,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from ml.errors import DataError
-from ml.readers.files import DAMAGE, listed, printable, unreadable
+from ml.readers.files import DAMAGE, GZIP, Expands, listed, printable, unreadable
 from ml.readers.rules import NUMBER
 
 LINE_BYTES = 1 << 20
@@ -70,9 +70,12 @@ def most_decoded(path: Path) -> int:
 
 
 def _names(line: bytes, path: Path, separator: str) -> list[str]:
-    """The names in a first line, whose byte order mark does not count. Raises ValueError for an empty file."""
+    """The names in a first line, whose byte order mark does not count. Raises ValueError for an empty
+    file and for what is no text in UTF-8."""
     if not line and path.stat().st_size == 0:
         raise ValueError("it is empty")
+    if line.startswith((GZIP, BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise ValueError("its first line is no text in UTF-8")
     bare = line.removeprefix(BOM_UTF8).removesuffix(b"\n").removesuffix(b"\r")
     return _fields(bare.decode("utf-8", "backslashreplace"), separator) or []
 
@@ -105,7 +108,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         while chunk := stream.read(_BLOCK):
             decoded += len(chunk)
             if decoded > most:
-                raise ValueError(f"it expands to more than {most >> 20} MiB")
+                raise Expands(most)
             whole, newline, tail = (rest + chunk).rpartition(b"\n")
             if newline:
                 yield whole + newline
@@ -115,7 +118,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                 while chunk := stream.readline(_BLOCK):
                     length += len(chunk)
                     if length > most:
-                        raise ValueError(f"it expands to more than {most >> 20} MiB")
+                        raise Expands(most)
                     if chunk.endswith(b"\n"):
                         break
                 yield rest

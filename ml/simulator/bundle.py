@@ -6,6 +6,7 @@ Belongs here: `simulate` and the rules of when a folder may be replaced. Does no
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ml.errors import DataError, UsageError
+from ml.seeds import require_seed
 from ml.simulator.config import VERSION, Behaviour, Size, preset_named, size_named
 from ml.simulator.play import DayLog, Play
 from ml.simulator.write import ORACLE_INVIEW, ClickStore, DayWriter, articles_table, write_latent, write_table
@@ -25,7 +27,17 @@ FOLDER = "oracle"
 """The sealed truth's place in a bundle, as `ml.oracle` knows it."""
 HISTORY_DAYS = 28
 """A split's histories reach back so many days."""
+LAYOUT = (
+    "articles.parquet",
+    *(f"{split}/{table}.parquet" for split in ("train", "validation") for table in ("behaviors", "history")),
+    *(f"{FOLDER}/{name}" for name in ("inview.parquet", "readers.parquet", "articles.parquet", "README.md")),
+)
+"""The files of a bundle, beside its marker."""
+SOON_READ = 1 << 30
+"""Bytes that are compared with their digests without a word."""
 Progress = Callable[[int, int], None]
+Identity = tuple[str, str, int, int]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,48 +69,56 @@ def simulate(
 
     Equal size, preset and seed give equal bytes, with any number of `workers` (threads; all cores by default). A bundle
     of theirs that is there already is left as it is; another or a damaged one only gives way to `replace`.
-    `progress(done, total)` is called after each simulated day. Raises UsageError for an unknown size or preset, a
-    negative seed, no workers, an `out` that holds anything but a bundle, and a bundle in the way.
+    `progress(done, total)` is called after each simulated day. Raises UsageError for an unknown size or preset, what is
+    no seed, no workers, an `out` that holds anything but a bundle, and a bundle in the way.
     """
     wanted, behaviour = size_named(size), preset_named(preset)
-    if seed < 0:
-        raise UsageError(f"the seed must not be negative: {seed}")
+    require_seed(seed)
     if workers is not None and workers < 1:
         raise UsageError(f"the number of workers must be positive: {workers}")
     out = Path(out)
-    marker, asked = _marker(out), (preset, size, seed, VERSION)
-    if marker is not None:
-        wrong = _differs(out, marker, asked)
+    there = _holds_bundle(out)
+    if there:
+        marker, wrong = _judged(out, (preset, size, seed, VERSION))
         if wrong is None:
             return Summary(**marker["summary"], generated=False)
+        if replace or not marker:
+            _refuse_foreign(out, marker)
         if not replace:
             raise UsageError(f"{out} {wrong}: choose another folder, or say --replace")
-        _refuse_foreign(out, marker)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         staged = Path(scratch) / "new"
         staged.mkdir()
         summary = write_bundle(staged, wanted, seed, preset, behaviour, progress, workers)
-        if marker is not None:
+        if there:
             out.rename(Path(scratch) / "old")
         staged.rename(out)
     return summary
 
 
-def _marker(out: Path) -> dict | None:
-    """The marker of the bundle at `out`; None where nothing is. Raises UsageError where something else is."""
+def _holds_bundle(out: Path) -> bool:
+    """Whether something that bears the marker of a bundle is at `out`; False where nothing is. Raises UsageError where
+    something else is."""
     if not out.exists():
-        return None
+        return False
     if not out.is_dir():
         raise UsageError(f"{out} is a file: choose a folder for the bundle")
     if not any(out.iterdir()):
-        return None
+        return False
     if not (out / MARKER).is_file():
         raise UsageError(f"{out} is not empty and holds no simulated bundle: choose another folder")
+    return True
+
+
+def _judged(out: Path, asked: Identity) -> tuple[dict, str | None]:
+    """The marker of the bundle at `out` (empty where it cannot be read), and what it has that the one asked for has
+    not, in words; None where it is the one asked for."""
     try:
-        return read_marker(out)
-    except DataError as error:
-        raise UsageError(f"{error}: choose another folder") from error
+        marker = read_marker(out)
+    except DataError:
+        return {}, f"holds a damaged bundle, whose {MARKER} is no marker of one"
+    return marker, _differs(out, marker, asked)
 
 
 def read_marker(root: Path) -> dict:
@@ -108,13 +128,10 @@ def read_marker(root: Path) -> dict:
     try:
         marker = json.loads(path.read_text(encoding="utf-8"))
         marker.setdefault("preset", "tabloid")  # the first version had one
-        _ = _identity(marker), [entry["bytes"] for entry in marker["files"].values()], dict(marker["summary"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _ = _identity(marker), [(e["bytes"], e["sha256"]) for e in marker["files"].values()], dict(marker["summary"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is no marker of a simulated bundle") from error
     return marker
-
-
-Identity = tuple[str, str, int, int]
 
 
 def _identity(marker: dict) -> Identity:
@@ -132,12 +149,24 @@ def _differs(out: Path, marker: dict, asked: Identity) -> str | None:
     for name, entry in marker["files"].items():
         if not (out / name).is_file() or (out / name).stat().st_size != entry["bytes"]:
             return f"holds the bundle asked for, but its {name} is missing or has another length"
+    total = sum(entry["bytes"] for entry in marker["files"].values())
+    if total > SOON_READ:
+        logger.info("%s is there: its %.1f GiB are compared with their digests", out, total / (1 << 30))
+    for name, entry in marker["files"].items():
+        if _sha256(out / name) != entry["sha256"]:
+            return f"holds the bundle asked for, but its {name} has other bytes than {MARKER} says"
     return None
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _refuse_foreign(out: Path, marker: dict) -> None:
-    """Raises UsageError for a file that would be lost with the bundle."""
-    known = {MARKER, *marker["files"]}
+    """Raises UsageError for a file that would be lost with the bundle. Without a marker, its files are those that every
+    bundle has."""
+    known = {MARKER, *(marker["files"] if marker else LAYOUT)}
     names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if not p.is_dir())
     foreign = [name for name in names if name not in known]
     if foreign:
@@ -208,9 +237,7 @@ def _write_marker(folder: Path, summary: Summary) -> None:
     """Records what the bundle is and the digests of its files."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files[path.relative_to(folder).as_posix()] = {"sha256": digest, "bytes": path.stat().st_size}
+        files[path.relative_to(folder).as_posix()] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
     marker = {
         "preset": summary.preset,
         "size": summary.size,

@@ -14,7 +14,7 @@ import pytest
 from assets.analysis import DATASET_ANALYSIS
 from assets.build import input_refs
 from assets.graph import BY_NAME
-from assets.stage import Work
+from assets.stage import Summary, Work
 from ml.datasets import DATASETS
 from ml.schema import ARTICLES, CLICKS, IMPRESSIONS
 from pipeline.definitions import build_defs
@@ -52,11 +52,14 @@ class Given:
         return self.folder / str(self.ref) / name
 
 
-def test_it_writes_page_figures_and_tables(tmp_path):
+def published(tmp_path: Path, **article: str) -> tuple[Path, Summary]:
+    """What the asset writes of two days with five articles, and what it says of that."""
     inputs, start = {}, GLOBO.clock.start(DAYS[0])
     rows = {
         "clicks": [{"user_id": i % 7, "article_id": i % 5, "time": start + i * 60_000} for i in range(2880)],
-        "articles": [{"article_id": i, "published": start + i, "published_is_first_seen": False} for i in range(5)],
+        "articles": [
+            {"article_id": i, "published": start + i, "published_is_first_seen": False, **article} for i in range(5)
+        ],
         "impressions": [],
     }
     for name, columns in (("articles", ARTICLES), ("clicks", CLICKS), ("impressions", IMPRESSIONS)):
@@ -68,7 +71,18 @@ def test_it_writes_page_figures_and_tables(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     work = Work(GLOBO, DAYS[2], None, RunSettings(span_days=2), inputs, out, None, lambda _: None)
-    summary = DATASET_ANALYSIS.compute(work)
+    return out, DATASET_ANALYSIS.compute(work)
+
+
+def test_a_category_that_is_a_formula_is_none_in_the_csv_files(tmp_path):
+    out, _ = published(tmp_path, category="=1+1")
+    assert "=1+1" in pq.read_table(out / "tables/categories.parquet")["category"].to_pylist()
+    lines = (out / "tables/categories.csv").read_text().splitlines()
+    assert any(line.startswith('"\'=1+1"') for line in lines), lines
+
+
+def test_it_writes_page_figures_and_tables(tmp_path):
+    out, summary = published(tmp_path)
     tables = sorted(p.stem for p in out.glob("tables/*.parquet"))
     assert {"lorenz", "days", "rhythm", "click_ages"} <= set(tables)
     for name in tables:

@@ -149,7 +149,7 @@ def _fits(row: dict[str, Any]) -> bool:
 def losses(source: Source, root: Path, out: Path, days: Days) -> list[str]:
     """Every row is in one day, as it reads, or in quarantine (articles: in days or in quarantine); then the identity
     over each day."""
-    log = tomllib.loads((root / "log.toml").read_text())
+    log = tomllib.loads((root / "log.toml").read_text("utf-8-sig"))
     zone, clock = log.get("times_without_zone", ""), DayClock(log.get("day_starts_utc", 0), log["timezone"])
     clicks = _rows(source, root, "clicks", zone)
     times = [row["ms"] for _, row in clicks if row["ms"] is not None]

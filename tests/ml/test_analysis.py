@@ -22,6 +22,7 @@ from ml.analysis.measure import analyse
 from ml.clock import MS_PER_DAY, MS_PER_HOUR, MS_PER_MINUTE
 from ml.datasets import dataset
 from ml.errors import DataError
+from ml.harmless import for_spreadsheets
 from ml.popularity_skew import GRID
 from ml.readers import reader
 
@@ -351,6 +352,27 @@ def test_the_page_stands_alone_and_shows_the_published_values(found):
 def test_names_from_the_log_are_escaped(tmp_path):
     evil = "<script>alert(1)</script>"
     assert "<script" not in page.render(analyse(World(tmp_path, categories=(evil, "a")).files))
+
+
+def test_control_characters_in_names_are_replaced(tmp_path):
+    html = page.render(analyse(World(tmp_path, categories=("a\x00b\x1b[31mc\u202ed", "a")).files))
+    assert "a\ufffdb\ufffd[31mc\ufffdd" in html
+    assert not re.search("[\\x00-\\x08\\x0b-\\x1f\\x7f\\u202e]", html)
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path):
+    html = page.render(analyse(World(tmp_path, categories=("$\\frac{$", "_a$^$b")).files))
+    bars, table = html.count("$\\frac{$"), html.count("<td>$\\frac{$</td>")
+    assert bars > table > 0 and html.count("_a$^$b") > html.count("<td>_a$^$b</td>") > 0
+
+
+def test_cells_that_a_spreadsheet_would_reckon_with_are_marked():
+    texts = ["=1+1", "+1", "-1", "@a", "\ta", "\ra", "a=1", "'=1", "", None]
+    table = pa.table({"t": texts, "u": pa.array(texts, pa.large_string()), "n": pa.array(range(-5, 5))})
+    made = for_spreadsheets(table)
+    assert made.schema == table.schema and made["n"].equals(table["n"])
+    wanted = [f"'{t}" if i < 6 else t for i, t in enumerate(texts)]
+    assert made["t"].to_pylist() == made["u"].to_pylist() == wanted
 
 
 def test_terminal_table_of_two_spans(found, world):

@@ -16,7 +16,7 @@ from ml.readers import reader
 from ml.readers.canonical import COPIES
 from ml.readers.ranges import UNSET
 from tests.ml import bundles
-from tests.ml.bundles import at, globo_click, write_hour
+from tests.ml.bundles import GLOBO_COLUMNS, at, globo_click, write_hour
 from tests.ml.test_readers_mind import news, small, write_mind
 from tests.ml.test_readers_own_log import OSLO, UTC_TIMES, click, write_log
 
@@ -145,6 +145,19 @@ def test_globo(tmp_path: Path) -> None:
     missing = [b for b in report.breaches if b.kind == "missing_column"]
     assert len(missing) == 10 and {b.file for b in missing} == {"clicks/clicks_hour_001.csv"}
     assert kinds(report, "error")[("clicks/clicks_hour_000.csv.gz", "unparsable")] == 1, "the other file's rows, too"
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [(GLOBO_COLUMNS.replace(",", ";"), "is user_id;session_id;"), ("a,b", "is a, b;"), ("", "is blank;")],
+)
+def test_a_header_that_names_no_column_is_one_finding(tmp_path: Path, header: str, found: str) -> None:
+    write_hour(tmp_path, 0, [globo_click(0, 11, START, 50, START)])
+    write_hour(tmp_path, 1, [globo_click(0, 11, START, 50, START)], header=header)
+    (wrong,) = [b for b in check_log(tmp_path, DATASETS["globo"]).breaches if b.severity == "error"]
+    assert (wrong.kind, wrong.file, wrong.count) == ("missing_header", "clicks/clicks_hour_001.csv.gz", 1)
+    said = wrong.examples[0]["value"]
+    assert said.startswith(f"its first line {found}") and "it should name user_id, session_id, " in said
 
 
 def test_mind(tmp_path: Path) -> None:
@@ -357,7 +370,7 @@ def test_every_broken_file_is_named_and_the_rows_of_all_others_are_checked(tmp_p
     name = "clicks/clicks_hour_00{}.csv.gz".format
     assert errors(report) == {
         (name(0), "unparsable"), (name(2), "unparsable"), (name(1), "unreadable_file"), (name(3), "unreadable_file"),
-        (name(4), "refused"), (name(5), "missing_column"),
+        (name(4), "refused"), (name(5), "missing_header"),
     }  # fmt: skip
     assert report.left_out == [name(i) for i in (1, 3, 4, 5)] and report.stops
     assert list(report.files) == [name(0), name(2)]

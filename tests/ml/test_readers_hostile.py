@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -21,8 +22,9 @@ from ml.datasets import DATASETS
 from ml.errors import DataError
 from ml.readers import DayTables, canonical, files, reader, rules
 from ml.readers.cells import LIST_ITEMS, sound
+from ml.readers.files import frame, parquet_batches
 from ml.readers.rules import NUMBER
-from ml.readers.text import pieces
+from ml.readers.text import column_names, pieces
 from tests.fuzz import lies
 from tests.ml import bundles
 from tests.ml.bundles import GLOBO_COLUMNS, article, globo_click, history, impression, write_bundle, write_hour
@@ -475,6 +477,76 @@ def test_names_of_any_bytes_give_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         reader("globo").split(root, GLOBO, tmp_path / "again")
     assert str(error.value).isprintable()
+
+
+def _encrypted(path: Path) -> None:
+    with duckdb.connect(config={"force_mbedtls_unsafe": "true"}) as con:
+        con.execute("PRAGMA add_parquet_key('k', '0123456789112345')")
+        con.execute(f"COPY (SELECT 1 AS user_id) TO '{path}' (ENCRYPTION_CONFIG {{footer_key: 'k'}})")
+
+
+WHOLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "encrypted": (_encrypted, "(it is encrypted): write it without encryption"),
+    "text": (lambda p: p.write_bytes("user_id,café\n1,2\n".encode("latin-1")), "(it is text, no parquet): convert it"),
+    "gzip": (lambda p: p.write_bytes(gzip.compress(b"PAR1")), "(it is packed by gzip): unpack it"),
+    "empty": (lambda p: p.write_bytes(b""), "(it is empty): it is damaged or incomplete, fetch it again"),
+    "cut": (lambda p: p.write_bytes(b"PAR1\0\0\0"), ": it is damaged or incomplete, fetch it again"),
+}
+
+
+@pytest.mark.parametrize("what", WHOLE)
+def test_a_whole_file_that_is_no_parquet_is_called_what_it_is(tmp_path: Path, what: str) -> None:
+    make, said = WHOLE[what]
+    make(tmp_path / "clicks.parquet")
+    with pytest.raises(DataError) as error:
+        frame(tmp_path / "clicks.parquet")
+    assert said in str(error.value)
+
+
+def test_a_parquet_file_whose_name_is_not_utf8_is_to_be_renamed(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    odd = (tmp_path / "a.parquet").rename(tmp_path / os.fsdecode(b"\xff.parquet"))
+    with pytest.raises(DataError, match=r"cannot be read .its path is not UTF-8.: rename the file or its folder"):
+        frame(odd)
+
+
+def test_a_plain_file_under_a_packed_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_text("a\n1\n")
+    with pytest.raises(
+        DataError, match=r"a\.csv\.gz .*it is not packed by gzip.: leave \.gz out of its name, or pack it"
+    ):
+        column_names(tmp_path / "a.csv.gz")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzip.compress(b"a\n1\n"), "(it is packed by gzip): end its name in .gz, or unpack it"),
+        ("a\n1\n".encode("utf-16"), "(it is UTF-16): save it as UTF-8"),
+    ],
+    ids=["gzip", "utf-16"],
+)
+def test_a_text_file_in_another_form(tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    for read in (lambda p: column_names(p), lambda p: list(pieces(p, ["a"]))):
+        with pytest.raises(DataError) as error:
+            read(tmp_path / "a.csv")
+        assert said in str(error.value)
+
+
+def test_a_file_that_expands_names_the_limit_and_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ml.readers.files._DECODED_FLOOR", 1 << 20)
+    pq.write_table(pa.table({"title": ["a" * 1_000_000] * 40}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"expands to more than [0-9]+ MiB, the most .*: write it without compression"):
+        list(parquet_batches(tmp_path / "a.parquet", 100))
+    pq.write_table(
+        pa.table({"title": ["a" * 1_000_000] * 4}), tmp_path / "b.parquet", compression="none", use_dictionary=False
+    )
+    assert sum(len(t) for t in parquet_batches(tmp_path / "b.parquet", 100)) == 4
+    monkeypatch.setattr("ml.readers.text._DECODED_FLOOR", 0)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a\n" + b"1\n" * 100_000))
+    with pytest.raises(DataError, match=r"expands to more than [0-9]+ MiB, the most .*: unpack it"):
+        list(pieces(tmp_path / "a.csv.gz", ["a"]))
 
 
 # Text

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ml import schema
 from ml.datasets import Dataset, SyntheticInView
 from ml.errors import DataError
+from ml.log_check import check_log, check_undeclared
 from ml.own_log import declared_dataset, read_log_file
 from ml.readers import DayTables, reader
 from ml.readers.codes import category_code
@@ -323,16 +324,63 @@ def test_derived_unlisted_is_what_the_split_writes(tmp_path: Path) -> None:
         ('name = "p"\ntimezone = "../etc/passwd"', "timezone: .* is no time zone"),
         (OSLO + "day_starts_utc = 24", "day_starts_utc: Input should be less than or equal to 23"),
         (OSLO + 'first_day = "May"', "first_day: Input should be a valid date"),
-        (OSLO + "first_day = 2023-05-02\nlast_day = 2023-05-01", "first_day to last_day must be 1 to 1000 days"),
+        (OSLO + "first_day = 2023-05-02\nlast_day = 2023-05-01",
+         r"log\.toml: last_day 2023-05-01 is before first_day 2023-05-02: correct one of them; see"),
+        (OSLO + "first_day = 2020-01-01\nlast_day = 2023-12-31",
+         r"log\.toml: first_day 2020-01-01 to last_day 2023-12-31 are 1,461 days of at most 1,000: name fewer"),
         (OSLO + "colour = 1", "colour: Extra inputs are not permitted"),
         ('name = "globo"\ncolour = 1', "meaning here.*timezone: Field required.*colour: Extra"),
         (OSLO + '[inview]\nsynthesise = "magic"', "inview.synthesise: Input should be 'popularity' or 'uniform'"),
         (OSLO + "x =", "is no TOML file"),
+        (OSLO + "x = " + "[" * 5_000 + "]" * 5_000, r"log\.toml is nested too deeply: it holds a few entries"),
     ],
 )  # fmt: skip
 def test_a_wrong_log_toml_says_which_entry(tmp_path: Path, said: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_log_file(write_log(tmp_path, said))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-16-be"])
+def test_log_toml_in_another_encoding_says_which_it_should_be(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "log.toml").write_bytes((OSLO + 'note = "caf\u00e9"\n').encode(encoding))
+    with pytest.raises(DataError, match=r"log\.toml .*: save it as UTF-8$"):
+        read_log_file(tmp_path)
+
+
+def test_log_toml_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "log.toml").write_bytes(OSLO.encode("utf-8-sig"))
+    assert read_log_file(tmp_path).name == "paper"
+
+
+def test_what_macos_keeps_beside_a_file_is_passed_over_and_named(tmp_path: Path) -> None:
+    root = write_log(tmp_path / "log", clicks=[click(1, 5, "2023-05-01 08:00")])
+    (root / "clicks").mkdir()
+    (root / "clicks.parquet").rename(root / "clicks/a.parquet")
+    (root / "clicks/._a.parquet").write_bytes(b"\x00\x05\x16\x07")
+    (root / "._clicks.parquet").write_bytes(b"\x00\x05\x16\x07")
+    report = check_log(root, declared_dataset(root))
+    assert (report.clean, report.tables["clicks"]["published"]) == (True, 1)
+    assert report.not_read == [
+        f"{n} (what macOS keeps beside a file)" for n in ("._clicks.parquet", "clicks/._a.parquet")
+    ]
+
+
+def test_a_log_without_clicks_is_told_so_once_and_not_to_validate(tmp_path: Path) -> None:
+    root = write_log(tmp_path / "none", articles=[{"article_id": 5}])
+    with pytest.raises(DataError, match=r"has no clicks\.parquet") as error:
+        declared_dataset(root)
+    report = check_undeclared(root, error.value)
+    assert [b.kind for b in report.breaches] == ["refused"]
+    assert "has no clicks.parquet" in report.breaches[0].examples[0]["value"]
+
+    empty = write_log(tmp_path / "empty", clicks=[click(1, 5, "2023-05-01 08:00")])
+    pq.write_table(pq.read_table(empty / "clicks.parquet").slice(0, 0), empty / "clicks.parquet")
+    pq.write_table(pa.table({"article_id": ["a"]}), empty / "articles.parquet")
+    with pytest.raises(DataError, match=r"no row with a time: .*; `newsrec validate` names every breach$") as error:
+        declared_dataset(empty)
+    report = check_undeclared(empty, error.value)
+    assert {b.kind for b in report.breaches} == {"refused", "wrong_type"}
+    assert "newsrec validate" not in json.dumps(report.to_json())
 
 
 def test_log_toml_is_missing(tmp_path: Path) -> None:

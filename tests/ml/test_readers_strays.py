@@ -131,6 +131,16 @@ def test_links_within_the_root_are_read_and_others_are_named(tmp_path: Path) -> 
     assert [(s.name, s.meant) for s in READERS["own"].strays(root)] == [("loop", ""), ("more/", "")]
 
 
+def test_a_link_that_leads_nowhere_is_named_as_one(tmp_path: Path) -> None:
+    write(tmp_path, ("validation/behaviors.parquet",))
+    (tmp_path / "train").symlink_to(tmp_path / "train")
+    (tmp_path / "more").symlink_to(tmp_path / "nothing")
+    found = {s.name: s for s in READERS["ebnerd"].strays(tmp_path)}
+    assert [(s.meant, s.vacant) for s in found.values()] == [("", False), ("train/", True)]
+    assert "more (a link that leads nowhere or in a circle, put what" in found["more"].line
+    assert found["train"].remedy.startswith("a link that leads nowhere")
+
+
 def test_names_that_cannot_be_printed_are_escaped(tmp_path: Path) -> None:
     told = found(tmp_path, "own", "impress\x1bions.parquet")
     assert list(told) == ["impress\\x1bions.parquet"]

@@ -537,6 +537,30 @@ def test_a_damaged_bundle_is_named_and_mended_when_told_to(tmp_path, micro, dama
     assert simulate(out, micro, 1, replace=True).generated and contents(out) == whole
 
 
+def test_a_flipped_byte_is_damage_too(tmp_path, micro):
+    out = tmp_path / "out"
+    simulate(out, micro, 1)
+    whole = contents(out)
+    data = bytearray(whole["oracle/readers.parquet"])
+    data[len(data) // 2] ^= 1
+    (out / "oracle/readers.parquet").write_bytes(data)
+    with pytest.raises(UsageError, match=r"oracle/readers\.parquet has other bytes than simulation\.json .* --replace"):
+        simulate(out, micro, 1)
+    assert simulate(out, micro, 1, replace=True).generated and contents(out) == whole
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a":', '{"preset": "tabloid"}', "[" * 100_000])
+def test_a_bundle_whose_marker_is_damaged_gives_way_when_told_to(tmp_path, micro, text):
+    out = tmp_path / "out"
+    simulate(out, micro, 1)
+    whole = contents(out)
+    assert set(whole) == {*bundle.LAYOUT, "simulation.json"}
+    (out / "simulation.json").write_text(text)
+    with pytest.raises(UsageError, match=r"damaged bundle, whose simulation\.json is no marker .* --replace"):
+        simulate(out, micro, 1)
+    assert simulate(out, micro, 1, replace=True).generated and contents(out) == whole
+
+
 @pytest.mark.parametrize("entry", ["folder", "a/b"])
 def test_a_folder_that_holds_empty_folders_is_refused_before_anything_is_played(tmp_path, micro, entry):
     (tmp_path / "out" / entry).mkdir(parents=True)
@@ -597,8 +621,9 @@ def test_foreign_folders_are_refused(tmp_path, micro):
     for text in ("[]", "{", '{"preset": "tabloid", "size": "tiny", "seed": 1, "version": 3, "files": {"a": 1}}'):
         (out / "simulation.json").write_text(text)
         for replace in (False, True):
-            with pytest.raises(UsageError, match="no marker"):
+            with pytest.raises(UsageError, match=r"thesis\.txt, which is no part"):
                 simulate(out, micro, 1, replace=replace)
+    assert (out / "thesis.txt").read_text() == "mine"
 
 
 def test_foreign_files_in_a_bundle_are_not_deleted(tmp_path, micro):
@@ -616,7 +641,12 @@ def test_an_empty_folder_is_used(tmp_path, micro):
 
 
 @pytest.mark.parametrize(
-    ("size", "seed", "message"), [("huge", 0, "tiny, tiny_weeks, demo, small, week, large"), ("tiny", -1, "seed")]
+    ("size", "seed", "message"),
+    [
+        ("huge", 0, "tiny, tiny_weeks, demo, small, week, large"),
+        ("tiny", -1, "-1 is no seed"),
+        ("tiny", 2**63, "no seed: give a whole number from 0 to 9223372036854775807"),
+    ],
 )
 def test_bad_requests_are_refused(tmp_path, size, seed, message):
     with pytest.raises(UsageError, match=message):

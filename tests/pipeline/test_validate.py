@@ -11,9 +11,12 @@ from pathlib import Path
 import mlflow
 import polars as pl
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from ml import simulator
 from ml.errors import DataError, UsageError
+from pipeline.cli import app
 from pipeline.validate import dataset_of, report_on
 from pipeline.validate_text import render
 from resources.lake import Lake, Ref
@@ -84,6 +87,17 @@ def test_exit_codes_and_report(tmp_path):
     done = shell(tmp_path, "newsrec validate nowhere")
     assert done.returncode == 2 and "no such folder" in done.stderr
     assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["validate", ""], ["land", "", "--day", "2023-05-01"], ["run", "--data-root", ""], ["simulate", "--out", ""],
+     ["correct", "--day", "2023-05-01", "--why", "x", "--from", ""]],
+    ids=lambda arguments: arguments[0],
+)  # fmt: skip
+def test_an_empty_path_is_no_folder(arguments):
+    with pytest.raises(typer.BadParameter, match="it is empty: name a folder"):
+        CliRunner().invoke(app, arguments, standalone_mode=False, catch_exceptions=False)
 
 
 def said_of(root: Path) -> str:

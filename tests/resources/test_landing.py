@@ -175,6 +175,26 @@ def test_an_empty_marker_is_one(tmp_path):
     assert taken.state == "taken" and taken.arrived is not None
 
 
+@pytest.mark.parametrize(
+    "said", [{}, {"files": {"behaviors.parquet": {"rows": 1}}}, {"files": {"behaviors.parquet": {}}}]
+)
+def test_every_key_of_a_marker_may_be_left_out(tmp_path, said):
+    source = log(tmp_path)
+    folder = drop(tmp_path, "2023-05-21", rows((11, "2023-05-21 08:00")))
+    (folder / MARKER).write_text(json.dumps(said))
+    assert states(source.take(EBNERD, "me")) == {"2023-05-21": "taken"}
+
+
+def test_a_digest_in_capitals_is_one(tmp_path):
+    source = log(tmp_path)
+    folder = drop(tmp_path, "2023-05-21", rows((11, "2023-05-21 08:00")))
+    mark(folder)
+    said = json.loads((folder / MARKER).read_text())
+    digest = said["files"]["behaviors.parquet"]["sha256"].upper()
+    (folder / MARKER).write_text(json.dumps({"files": {"behaviors.parquet": {"sha256": digest}}}))
+    assert states(source.take(EBNERD, "me")) == {"2023-05-21": "taken"}
+
+
 def test_arrival_is_recorded_once(tmp_path):
     source = log(tmp_path)
     folder = drop(tmp_path, "2023-05-21", rows((11, "2023-05-21 08:00"), (12, "2023-05-20 09:00")))
@@ -190,11 +210,27 @@ def test_arrival_is_recorded_once(tmp_path):
 
 REFUSED: list[tuple[str, Callable[[Path], Any], str]] = [
     ("other bytes", lambda f: mark(f, said={"files": {"behaviors.parquet": {"sha256": "0" * 64}}}), "other bytes"),
-    ("missing file", lambda f: mark(f, said={"files": {"x.parquet": {"sha256": ""}}}), "not named by|not there"),
+    ("missing file", lambda f: mark(f, said={"files": {"x.parquet": {}}}), "not named by|not there"),
     ("other rows", lambda f: mark(f, said={"files": _rows_said(f, 99)}), "99"),
-    ("no JSON", lambda f: (f / MARKER).write_text("done!"), "cannot be understood"),
-    ("a list", lambda f: (f / MARKER).write_text("[]"), "cannot be understood"),
-    ("an escape", lambda f: mark(f, said={"files": {"../x": {"sha256": ""}}}), "cannot be understood"),
+    ("no JSON", lambda f: (f / MARKER).write_text("x"), "cannot be understood: it is no JSON: leave _COMPLETE"),
+    ("deep JSON", lambda f: (f / MARKER).write_text("[" * 100_000), "it is no JSON: leave"),
+    ("a list", lambda f: (f / MARKER).write_text("[]"), "cannot be understood: it is no JSON object: leave"),
+    ("an escape", lambda f: mark(f, said={"files": {"../x": {}}}), r"key files\.\.\./x: .* leave that key out"),
+    ("files of a list", lambda f: mark(f, said={"files": ["x"]}), r"key files: .* not \['x'\]: correct it"),
+    ("a file of null", lambda f: mark(f, said=_said_of(None)), r"key files\.behaviors\.parquet: .* not None: correct"),
+    (
+        "a short digest",
+        lambda f: mark(f, said=_said_of({"sha256": "12"})),
+        r"parquet\.sha256: .* hexadecimal",
+    ),
+    ("rows of text", lambda f: mark(f, said=_said_of({"rows": "1"})), r"behaviors\.parquet\.rows: .* not '1': correct"),
+    (
+        "rows of true",
+        lambda f: mark(f, said=_said_of({"rows": True})),
+        r"parquet\.rows: .* not True: correct",
+    ),
+    ("other rows alone", lambda f: mark(f, said=_said_of({"rows": 61})), "has 1 rows, _COMPLETE says 61"),
+    ("no time", lambda f: mark(f, said={"arrived": 5}), "key arrived: 5 is no time as 2023-05-22T09"),
     ("no zone", lambda f: mark(f, said={"arrived": "2023-05-21T08:00:00"}), "no time zone"),
     ("the future", lambda f: mark(f, "2099-01-01"), "yet to come"),
     ("a time past the calendar", lambda f: mark(f, said={"arrived": "9999-12-31T23:59:59-01:00"}), "1900 to 2099"),
@@ -210,6 +246,10 @@ REFUSED: list[tuple[str, Callable[[Path], Any], str]] = [
     ("no file", lambda f: ((f / "behaviors.parquet").unlink(), mark(f)), "no file"),
     ("the same file twice", lambda f: (shutil.copytree(f, f / "train"), mark_only(f)), "twice"),
 ]
+
+
+def _said_of(entry: Any) -> dict[str, Any]:
+    return {"files": {"behaviors.parquet": entry}}
 
 
 def _rows_said(folder: Path, count: int) -> dict[str, Any]:

@@ -143,6 +143,34 @@ def test_a_drop_of_an_own_log_brings_no_declaration(tmp_path):
         source.landing(known).check(own_drop(tmp_path / "elsewhere"), D3)
 
 
+@pytest.mark.parametrize("said", [OPEN, 'name = "another"\n'])
+def test_a_drop_with_a_log_toml_is_refused(tmp_path, said):
+    root = own(tmp_path)
+    known = declared_dataset(root)
+    source = DatasetSource(tmp_path / "lake", {"paper": root})
+    folder = own_drop(root)
+    (folder / "log.toml").write_text(said)
+    (folder / "_COMPLETE").write_text("")
+    (refused,) = source.take(known, "me")
+    assert refused.state == "malformed" and "log.toml is no file that a drop of paper can bring: remove" in refused.why
+    with pytest.raises(DataError, match=r"log\.toml is no file that a drop of paper can bring: remove it"):
+        source.landing(known).check(folder, D2)
+
+
+def test_an_empty_drop_is_called_so(tmp_path):
+    root = own(tmp_path)
+    source = DatasetSource(tmp_path / "lake", {"paper": root, "ebnerd": log(tmp_path / "other").root(EBNERD)})
+    empty = own_drop(tmp_path / "elsewhere")
+    pq.write_table(pq.read_table(empty / "clicks.parquet").slice(0, 0), empty / "clicks.parquet")
+    (empty / "impressions.parquet").unlink()
+    with pytest.raises(DataError) as refused:
+        source.landing(declared_dataset(root)).check(empty, D2)
+    assert str(refused.value).startswith(f"{empty} is empty (no row in clicks.parquet): deliver the day's rows")
+    none = files(tmp_path / "none", [])
+    with pytest.raises(DataError, match=r"none is empty .no row in behaviors\.parquet."):
+        source.landing(EBNERD).check(none, date(2023, 5, 21))
+
+
 def test_mind_takes_a_drop(tmp_path):
     mind = dataset("mind")
     lines = ["1|U7|11/9/2019 8:00:00 AM|N9|N1-0 N2-1", "2|U8|11/9/2019 9:00:00 AM||N2-1"]
