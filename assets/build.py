@@ -28,6 +28,7 @@ from ml.splits import ROLLING, split
 from resources import running
 from resources.bindings import RunSettings, ToolBox, Tools, default_settings
 from resources.code import source_digest
+from resources.event_log import keep_connections
 from resources.lake import Lake, Ref, Version, recipe_key
 from resources.manifest import input_names
 from resources.tracker import TrackedRun
@@ -162,6 +163,7 @@ def build_asset(
     def body(context: dg.AssetExecutionContext, settings: RunSettings, toolbox: ToolBox) -> Iterator[Any]:
         day = date.fromisoformat(context.partition_key)
         tools = toolbox.tools()
+        keep_connections()
         try:
             with _place(context, dataset, settings, tools):
                 yield materialise(context, stage, dataset, day, model, settings, tools, by_name)

@@ -22,6 +22,7 @@ from pipeline.definitions import build_defs
 from pipeline.left_open import close_left_open
 from pipeline.plan import Node, Plan, make_plan
 from resources.bindings import RunSettings, ToolBox
+from resources.event_log import keep_connections
 from resources.running import at_work
 
 Goal = Sequence[tuple[Stage, date, str | None]]
@@ -95,6 +96,7 @@ def _run_plan(
 ) -> dict[str, float]:
     """Runs the pending nodes; seconds by stage."""
     seconds: dict[str, float] = {}
+    keep_connections()
     defs = build_defs({"settings": settings, "toolbox": toolbox}, [plan.dataset.name], settings.models)
     with dg.DagsterInstance.get() as instance:
         job = defs.resolve_implicit_global_asset_job_def()  # asks the instance that was opened last

@@ -35,7 +35,7 @@ from resources.manifest import (
 from resources.parquet import read_parquet, write_parquet
 from resources.record import environment
 from resources.ref import Ref, is_partition
-from resources.staging import Staged, temporary_folder
+from resources.staging import Staged, sweep, temporary_folder
 from resources.version import Version, read_manifest, read_pointer, read_version, verify
 
 POINTER = "current.json"
@@ -62,8 +62,9 @@ class Lake:
         return mirror_of(self.root)
 
     def catch_up(self) -> None:
-        """Take what other machines have published into the bucket, where the lake has one, and finish what killed
-        processes left. Waits for a publication that is under way. Raises BucketAway or BucketError."""
+        """Take what other machines have published into the bucket, where the lake has one, and finish or remove what
+        killed processes left. Waits for a publication that is under way. Raises BucketAway or BucketError."""
+        sweep(self.root / STAGING)
         if self.mirror is not None:
             with self.publishing():
                 pass
@@ -323,8 +324,11 @@ class Lake:
         """What is wrong with a version's bytes, manifest and ledger, one line each; [] when nothing is."""
         path = self.folder(version.ref) / ledger.LEDGER
         found = verify(version) + ledger.problems(path)
-        if version.ledger_head not in [e.digest for e in ledger.entries(path)]:
+        made = [e.record["publication"] for e in ledger.entries(path) if e.digest == version.ledger_head]
+        if not made:
             found.append(f"{version.ref}: the ledger no longer holds the publication that made this version current")
+        elif made[0].get("recipe_key") != version.recipe_key:
+            found.append(f"{version.ref}: the pointer has another recipe key than the publication that it names")
         return found
 
 

@@ -260,14 +260,17 @@ def store_away(table: Table, home: Home, trials: int, rng: Rng) -> None:
         old, new = salt_of(home.lake.current(ref)), secrets.token_hex(6)
         before, store = published(home, ref), home.path / "mlflow.db"
         lock: list[sqlite3.Connection] = []
-        good = store.read_bytes()
+        good = store.with_name("good.db")
 
-        def disturb(how: str = how, store: Path = store, lock: list[sqlite3.Connection] = lock) -> None:
-            if how == "locked":
+        def disturb(
+            how: str = how, store: Path = store, good: Path = good, lock: list[sqlite3.Connection] = lock
+        ) -> None:
+            if how == "damaged":
+                shutil.copyfile(store, good)
+                store.write_bytes(b"no database " * 4096)
+            elif not lock:  # a second try finds it locked still
                 lock.append(sqlite3.connect(store, isolation_level=None))
                 lock[0].execute("BEGIN EXCLUSIVE")
-            else:
-                store.write_bytes(b"no database " * 4096)
 
         if late:
             child = _publishing_with(home, ref, new, disturb)
@@ -275,11 +278,13 @@ def store_away(table: Table, home: Home, trials: int, rng: Rng) -> None:
             disturb()
             child = writer(home, ref, new)
         code = child.wait()
-        table.enter(fault, NEXT_RUN, named(home, code))
+        # a lock may pass: the step tries again, finds what it has published, and the next run tells the store
+        tried_again = how == "locked" and late and code == 0 and not mixed(home, ref, {new})
+        table.enter(fault, NEXT_RUN, [] if tried_again else named(home, code))
         for connection in lock:
             connection.close()
         if how == "damaged":
-            store.write_bytes(good)  # the store is back, as it was before it went
+            good.replace(store)  # the store is back, as it was before it went
         look(table, fault, home, ref, before, old, new)
 
 

@@ -108,7 +108,9 @@ def _tables(lake: Lake, world: World, made: dict[str, Version]) -> None:
         spans = {"train": (START, TRAIN_END), "validation": (TRAIN_END, END)}
         where = folder.path / "sessions"
         where.mkdir()
-        write_sessions(session_ranges(clicks, spans), where / "sessions.parquet", made["interactions"].content)
+        write_sessions(
+            session_ranges(clicks.user, clicks.time, spans), where / "sessions.parquet", made["interactions"].content
+        )
         made["session_splits"] = publish(lake, Ref(NAME, "session_splits", SPLIT), where, [made["interactions"]])
     shutil.copyfile(made["session_splits"].file("sessions.parquet"), home / "sessions.parquet")
 

@@ -55,6 +55,27 @@ def test_what_is_missing_is_named_with_the_command(lake: Lake) -> None:
         lake.require(REF)
 
 
+def test_no_bit_of_the_pointer_can_flip_unseen(lake: Lake) -> None:
+    publish_text(lake, REF, "a")
+    path = lake.folder(REF) / POINTER
+    good = path.read_bytes()
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        try:
+            found = lake.require(REF)
+        except LakeError:
+            continue
+        assert lake.verify(found), good[max(place - 20, 0) : place + 1]
+
+
+def test_what_a_process_left_that_died_after_its_publication_is_removed_by_the_next_step(lake: Lake) -> None:
+    publish_text(lake, REF, "a")
+    left = lake.root / ".staging" / "0123456789abcdef.lock"
+    left.touch()
+    lake.catch_up()
+    assert not left.exists()
+
+
 def test_listing(lake: Lake) -> None:
     publish_text(lake, REF, "a")
     publish_text(lake, Ref("simulated", "clicks", "2023-05-17"), "a")
