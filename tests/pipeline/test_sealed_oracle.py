@@ -51,7 +51,7 @@ FILES = {
         "ml/stored.py",
         "assets/predictions.py",
     },
-    "readers.parquet": {"ml/oracle.py", "ml/simulator/write.py"},
+    "readers.parquet": {"ml/oracle.py", "ml/simulator/bundle.py", "ml/simulator/write.py"},
 }
 """May name its files; predictions have an `inview.parquet` of their own, below the lake."""
 SEARCHES = {

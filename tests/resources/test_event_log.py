@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -74,8 +75,10 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqliteEventLogSt
 
 def connections(storage: SqliteEventLogStorage) -> list[str]:
     """Files of the log that this process has open."""
-    held = subprocess.run(["ls", "-l", f"/proc/{os.getpid()}/fd"], capture_output=True, text=True, check=True).stdout
-    files = [Path(line.split(" -> ")[1]) for line in held.splitlines() if " -> " in line]
+    files = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile, as that of the listing itself
+            files.append(entry.readlink())
     return sorted({f.stem for f in files if str(f.parent) == storage._base_dir and f.suffix == ".db"})
 
 
