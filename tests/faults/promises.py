@@ -109,5 +109,6 @@ def named(home: Home, code: int) -> list[str]:
         return ["it claims to have worked"]
     line = last_line(home)
     remedies = ("run again", "the next run", "later run", "see to the disk", "run: newsrec", "anew", "remove")
+    remedies += ("restore the ledger from a backup",)
     plain = line.startswith("newsrec: ") and line.isprintable() and any(r in line for r in remedies)
     return [] if plain else [f"not said in one line with a remedy: {text[-600:]}"]
