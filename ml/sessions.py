@@ -33,12 +33,12 @@ REACH = 5
 MASK_WIDTH = 2 * REACH + 1
 _ROW_GROUP = 1 << 17
 _DIGEST = b"interactions"
-_COUNTS = [n for n in schema.INTERACTIONS.names if n not in (schema.READ_TIME, *schema.CONTEXT)]
+_WHOLE_NUMBERS = [n for n in schema.INTERACTIONS.names if n not in (schema.READ_TIME, *schema.CONTEXT)]
 _WRITTEN: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 1,
     "use_dictionary": list(schema.CONTEXT),
-    "column_encoding": dict.fromkeys(_COUNTS, "DELTA_BINARY_PACKED"),
+    "column_encoding": dict.fromkeys(_WHOLE_NUMBERS, "DELTA_BINARY_PACKED"),
 }
 """Differences of ids and times that follow each other are small; dictionaries only where values repeat. Plain values
 cost twice as long to write."""
